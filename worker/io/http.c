@@ -1,0 +1,400 @@
+/* http: the life of a call, from http_send to its reply.
+ *
+ *   http_send -> waiting -> (a shard of libcurl) -> ended -> reply -> dead -> idle
+ *
+ * A transfer is on exactly one of these lists. Everything that reaches the user reaches him from
+ * end_of_turn(), when neither libcurl nor a callback of the loop is on the stack: so he may send
+ * and cancel in there as he likes, and what he was lent stays valid until the hook is through.
+ *
+ * Deadlines are ours, not libcurl's: a transfer that libcurl queues does not time out in it. They
+ * run from http_send on, so a call that waits here for room is answered in time as well.
+ *
+ * Routing. A sandbox's own host always goes to the same shard, so that the connection of the last
+ * probe is found again. API calls go to the first shard with room: packed like this, a connection
+ * that has just become free is nearly always there to be used again.
+ *
+ * A loop turn starts at most max_connects calls: thousands of TLS handshakes in one turn would hold
+ * it for seconds. */
+#include "worker/io/http.h"
+
+#include <openssl/x509_vfy.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/log.h"
+#include "common/xalloc.h"
+#include "worker/io/shard.h"
+#include "worker/io/transfer.h"
+
+#define IDLE_MIN 64 /* handles kept for later, beside as many as are in use */
+
+struct http {
+    struct loop *loop; /* borrowed */
+    http_reply_fn *fn;
+    void *arg;
+    unsigned max_in_flight, max_connects;
+    struct transfer_setup setup;
+    char *user_agent;
+    struct transfer *by_id; /* uthash: waiting, in a shard, or ended */
+    struct transfer_list waiting, active, ended, dead;
+    struct transfer_list idle[2]; /* by own_host */
+    struct transfer_list grown;   /* streams with news; linked by `growth` */
+    size_t n_active, n_idle;
+    struct shard **shards; /* NULL until first used */
+    size_t n_shards;
+    long max_idle;      /* connections a shard keeps */
+    struct timer *turn; /* makes a turn happen when a send came outside of one */
+    bool turn_armed;
+};
+
+static void move(struct transfer *t, struct transfer_list *to)
+{
+    if (t->list)
+        TAILQ_REMOVE(t->list, t, link);
+    t->list = to;
+    TAILQ_INSERT_TAIL(to, t, link);
+}
+
+static void want_turn(struct http *h)
+{
+    if (h->turn_armed)
+        return;
+    h->turn_armed = true;
+    timer_arm(h->turn, 0);
+}
+
+/* ---- the ends of a call ---- */
+
+static void leave_shard(struct transfer *t)
+{
+    if (!t->shard)
+        return;
+    shard_remove(t);
+    t->http->n_active--;
+}
+
+static void stop_growing(struct transfer *t)
+{
+    if (t->grown)
+        TAILQ_REMOVE(&t->http->grown, t, growth);
+    t->grown = false;
+}
+
+/* Its fate is known; the reply follows at the end of the turn. */
+static void end(struct transfer *t)
+{
+    stop_growing(t);
+    timer_arm(t->deadline, NEVER);
+    move(t, &t->http->ended);
+    want_turn(t->http);
+}
+
+static void end_with(struct transfer *t, enum fault fault, const char *text)
+{
+    leave_shard(t);
+    t->fault = fault;
+    t->fault_text = text;
+    end(t);
+}
+
+static void on_done(struct transfer *t, CURLcode code)
+{
+    t->http->n_active--;
+    transfer_judge(t, code);
+    end(t);
+}
+
+static void on_deadline(void *arg)
+{
+    struct transfer *t = arg;
+    if (t->shard && transfer_was_sent(t))
+        end_with(t, FAULT_TIMEOUT, "no whole answer in time");
+    else
+        end_with(t, FAULT_CONNECT, "not sent in time");
+}
+
+static void on_growth(struct transfer *t)
+{
+    if (t->grown)
+        return;
+    t->grown = true;
+    TAILQ_INSERT_TAIL(&t->http->grown, t, growth);
+    want_turn(t->http);
+}
+
+/* ---- sending ---- */
+
+/* FNV-1a of the URL's host. */
+static uint64_t host_hash(const char *url)
+{
+    const char *host = strstr(url, "://");
+    host = host ? host + 3 : url;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t n = strcspn(host, "/:?#"); n > 0; n--)
+        hash = (hash ^ (unsigned char)*host++) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static size_t shard_for_api(const struct http *h)
+{
+    size_t best = 0;
+    for (size_t i = 0; i < h->n_shards; i++) {
+        if (shard_load(h->shards[i]) < SHARD_TRANSFERS)
+            return i;
+        if (shard_load(h->shards[i]) < shard_load(h->shards[best]))
+            best = i;
+    }
+    return best;
+}
+
+static void start(struct http *h, struct transfer *t)
+{
+    size_t i = t->own_host ? host_hash(t->call.url) % h->n_shards : shard_for_api(h);
+    if (!h->shards[i])
+        h->shards[i] = shard_new(h->loop, h->max_idle, on_done);
+    move(t, &h->active);
+    h->n_active++;
+    shard_add(h->shards[i], t);
+}
+
+static bool may_start(const struct http *h)
+{
+    return !TAILQ_EMPTY(&h->waiting) && h->n_active < h->max_in_flight;
+}
+
+static void start_waiting(struct http *h)
+{
+    if (!may_start(h))
+        return;
+    for (unsigned n = 0; n < h->max_connects && may_start(h); n++)
+        start(h, TAILQ_FIRST(&h->waiting));
+    for (size_t i = 0; i < h->n_shards; i++) {
+        if (h->shards[i])
+            shard_kick(h->shards[i]);
+    }
+}
+
+static struct transfer *idle_transfer(struct http *h, bool own_host)
+{
+    struct transfer *t = TAILQ_LAST(&h->idle[own_host], transfer_list); /* warm in the cache */
+    if (t) {
+        h->n_idle--;
+        return t;
+    }
+    t = transfer_new(&h->setup, own_host);
+    t->http = h;
+    t->deadline = timer_new(h->loop, on_deadline, t);
+    return t;
+}
+
+void http_send(struct http *h, uint64_t id, struct call *call)
+{
+    struct transfer *t;
+    HASH_FIND(by_id, h->by_id, &id, sizeof id, t);
+    ASSERT(!t);
+    t = idle_transfer(h, call->own_host);
+    t->id = id;
+    HASH_ADD(by_id, h->by_id, id, sizeof t->id, t);
+    if (!transfer_begin(t, call)) {
+        end(t);
+        return;
+    }
+    move(t, &h->waiting);
+    timer_arm(t->deadline, loop_now_ns() + t->call.timeout_ms * NS_PER_MS);
+    want_turn(h);
+}
+
+void http_cancel(struct http *h, uint64_t id)
+{
+    struct transfer *t;
+    HASH_FIND(by_id, h->by_id, &id, sizeof id, t);
+    if (!t)
+        return;
+    HASH_DELETE(by_id, h->by_id, t);
+    leave_shard(t);
+    stop_growing(t);
+    timer_arm(t->deadline, NEVER);
+    move(t, &h->dead);
+    want_turn(h);
+}
+
+static void drop_unsent_of(struct transfer_list *list)
+{
+    for (struct transfer *t = TAILQ_FIRST(list), *next; t; t = next) {
+        next = TAILQ_NEXT(t, link);
+        if (!t->shard || !transfer_was_sent(t))
+            end_with(t, FAULT_CONNECT, "dropped before it was sent");
+    }
+}
+
+void http_drop_unsent(struct http *h)
+{
+    drop_unsent_of(&h->waiting);
+    drop_unsent_of(&h->active);
+}
+
+size_t http_in_flight(const struct http *h)
+{
+    return HASH_CNT(by_id, h->by_id);
+}
+
+/* ---- the end of a turn ---- */
+
+static void tell(struct http *h, struct transfer *t, bool more)
+{
+    struct reply_header headers[REPLY_HEADERS_MAX];
+    struct reply reply;
+    transfer_reply(t, &reply, headers);
+    reply.more = more;
+    h->fn(h->arg, t->id, &reply);
+}
+
+static void tell_growth(struct http *h)
+{
+    struct transfer *t;
+    while ((t = TAILQ_FIRST(&h->grown))) {
+        stop_growing(t);
+        tell(h, t, true);
+    }
+}
+
+/* What ends while we tell is told in the next turn: a user who answers each refusal with the same
+ * call must not hold the loop. */
+static void tell_ended(struct http *h)
+{
+    struct transfer_list now = TAILQ_HEAD_INITIALIZER(now);
+    while (!TAILQ_EMPTY(&h->ended))
+        move(TAILQ_FIRST(&h->ended), &now);
+    struct transfer *t;
+    while ((t = TAILQ_FIRST(&now))) {
+        HASH_DELETE(by_id, h->by_id, t);
+        move(t, &h->dead);
+        tell(h, t, false);
+    }
+}
+
+static void drop_transfer(struct transfer *t)
+{
+    TAILQ_REMOVE(t->list, t, link);
+    timer_free(t->deadline);
+    transfer_free(t);
+}
+
+static void bury(struct http *h)
+{
+    struct transfer *t;
+    while ((t = TAILQ_FIRST(&h->dead))) {
+        if (h->n_idle > h->n_active + IDLE_MIN) {
+            drop_transfer(t);
+            continue;
+        }
+        transfer_clear(t);
+        move(t, &h->idle[t->own_host]);
+        h->n_idle++;
+    }
+}
+
+static void end_of_turn(void *arg)
+{
+    struct http *h = arg;
+    if (h->turn_armed)
+        timer_arm(h->turn, NEVER);
+    h->turn_armed = false;
+    tell_growth(h);
+    tell_ended(h);
+    bury(h);
+    start_waiting(h);
+    if (may_start(h) || !TAILQ_EMPTY(&h->ended))
+        want_turn(h);
+}
+
+static void on_turn(void *arg)
+{
+    (void)arg; /* end_of_turn follows */
+}
+
+/* ---- life ---- */
+
+static X509_STORE *load_trusted(const char *file)
+{
+    const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+    const char *bundle = file ? file : v->cainfo;
+    const char *folder = file ? NULL : v->capath;
+    X509_STORE *store = X509_STORE_new();
+    ASSERT(store);
+    if ((bundle || folder) && !X509_STORE_load_locations(store, bundle, folder))
+        log_error(NULL, "cannot read the trusted certificates: every TLS connection will fail",
+                  L_STR("file", bundle));
+    return store;
+}
+
+/* One for each transfer and half as many for sandboxes that will be asked again, as far as three
+ * quarters of our file descriptors go. */
+static long idle_per_shard(size_t n_shards)
+{
+    struct rlimit files;
+    ASSERT(getrlimit(RLIMIT_NOFILE, &files) == 0);
+    size_t share = (size_t)files.rlim_cur / 4 * 3 / n_shards;
+    return (long)MAX(MIN(share, SHARD_TRANSFERS * 3 / 2), 8);
+}
+
+struct http *http_new(struct loop *l, const struct http_options *o, http_reply_fn *fn, void *arg)
+{
+    ASSERT(o->max_in_flight > 0 && o->max_connects > 0);
+    ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+    struct http *h = xcalloc(1, sizeof *h);
+    *h = (struct http){.loop = l, .fn = fn, .arg = arg};
+    h->max_in_flight = o->max_in_flight;
+    h->max_connects = o->max_connects;
+    h->user_agent = xstrdup0(o->user_agent);
+    h->setup = (struct transfer_setup){.allow_http = o->allow_http,
+                                       .user_agent = h->user_agent,
+                                       .trusted = load_trusted(o->ca_file),
+                                       .shared = curl_share_init(),
+                                       .grew = on_growth};
+    ASSERT(h->setup.shared);
+    curl_share_setopt(h->setup.shared, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    TAILQ_INIT(&h->waiting);
+    TAILQ_INIT(&h->active);
+    TAILQ_INIT(&h->ended);
+    TAILQ_INIT(&h->dead);
+    TAILQ_INIT(&h->grown);
+    TAILQ_INIT(&h->idle[0]);
+    TAILQ_INIT(&h->idle[1]);
+    h->n_shards = (o->max_in_flight + SHARD_TRANSFERS - 1) / SHARD_TRANSFERS;
+    h->shards = xcalloc(h->n_shards, sizeof *h->shards);
+    h->max_idle = idle_per_shard(h->n_shards);
+    h->turn = timer_new(l, on_turn, NULL);
+    loop_each_turn(l, end_of_turn, h);
+    return h;
+}
+
+static void drop_all(struct transfer_list *list)
+{
+    while (!TAILQ_EMPTY(list)) {
+        leave_shard(TAILQ_FIRST(list));
+        drop_transfer(TAILQ_FIRST(list));
+    }
+}
+
+void http_free(struct http *h)
+{
+    if (!h)
+        return;
+    loop_no_more_turns(h->loop, end_of_turn, h);
+    HASH_CLEAR(by_id, h->by_id);
+    struct transfer_list *lists[] = {&h->waiting, &h->active,  &h->ended,
+                                     &h->dead,    &h->idle[0], &h->idle[1]};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        drop_all(lists[i]);
+    for (size_t i = 0; i < h->n_shards; i++)
+        shard_free(h->shards[i]);
+    free(h->shards);
+    curl_share_cleanup(h->setup.shared);
+    X509_STORE_free(h->setup.trusted);
+    timer_free(h->turn);
+    free(h->user_agent);
+    free(h);
+    curl_global_cleanup();
+}
