@@ -1,0 +1,160 @@
+/* ctl: what the verbs share (see ctl.h): configuration, output, files, time.
+ *
+ * stdout carries results only, one line each and flushed at once, so that it can be piped into
+ * anything; what went wrong goes to stderr, in one line that says what to do. Nothing foreign
+ * reaches either without passing add_safe() or event_json(). */
+#include "worker/ctl/ctl.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/xalloc.h"
+#include "worker/ctl/event.h"
+
+#define LINE_MAX_BYTES 4000000 /* above any record with every byte escaped */
+#define COMPLAINT_MAX 4000
+#define ERRORS_MAX 20000
+
+void complain(const char *fmt, ...)
+{
+    struct buf text, line;
+    buf_init(&text, COMPLAINT_MAX);
+    buf_init(&line, 4 * COMPLAINT_MAX);
+    va_list ap;
+    va_start(ap, fmt);
+    buf_vaddf(&text, fmt, ap);
+    va_end(ap);
+    add_safe(&line, buf_text(&text), text.len);
+    fprintf(stderr, "sessionctl: %s\n", buf_text(&line));
+    buf_done(&text);
+    buf_done(&line);
+}
+
+void say(const struct buf *line)
+{
+    fwrite(buf_text(line), 1, line->len, stdout);
+    putchar('\n');
+    fflush(stdout);
+}
+
+uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
+}
+
+/* ---- configuration ---- */
+
+bool ctl_config(const struct common *c, bool worker, struct config *cfg, struct buf *errors)
+{
+    struct texts sets = {0};
+    CLEANUP(free_ptr) char *brokers = NULL;
+    for (size_t i = 0; i < c->sets.n; i++)
+        texts_add(&sets, c->sets.items[i]);
+    if (c->brokers) {
+        brokers = xasprintf("kafka.brokers=%s", c->brokers);
+        texts_add(&sets, brokers);
+    }
+    struct config_source src = {.file = c->file,
+                                .sets = sets.items,
+                                .n_sets = sets.n,
+                                .environ = environ,
+                                .client = !worker};
+    bool ok = config_load(&src, cfg, errors);
+    texts_done(&sets);
+    /* What librdkafka has to say is for who asks: log.level=debug. The rest is in our own words. */
+    bool debug = ok && strcmp(cfg->log.level, "debug") == 0;
+    log_setup(debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, LOG_LOGFMT);
+    return ok;
+}
+
+/* One complaint for each line of text. */
+static void complain_lines(const char *text)
+{
+    for (size_t n; *text; text += n + (text[n] == '\n')) {
+        n = strcspn(text, "\n");
+        complain("%.*s", (int)n, text);
+    }
+}
+
+bool ctl_client_config(const struct common *c, struct config *cfg)
+{
+    struct buf errors;
+    buf_init(&errors, ERRORS_MAX);
+    bool ok = ctl_config(c, false, cfg, &errors);
+    complain_lines(buf_text(&errors));
+    buf_done(&errors);
+    return ok;
+}
+
+/* ---- events ---- */
+
+struct view ctl_view(const struct common *c)
+{
+    const char *term = getenv("TERM");
+    bool dumb = getenv("NO_COLOR") || !term || strcmp(term, "dumb") == 0;
+    return (struct view){.json = c->output && strcmp(c->output, "json") == 0,
+                         .colour = !dumb && isatty(STDOUT_FILENO)};
+}
+
+void ctl_show(const struct view *v, const cJSON *event, const char *text, size_t len)
+{
+    struct buf line;
+    if (event_end(event) == EVENT_FOREIGN) {
+        complain("passed over a record of %zu bytes that is no event", len);
+        return;
+    }
+    buf_init(&line, LINE_MAX_BYTES);
+    if (v->json)
+        event_json(text, len, &line);
+    else
+        event_text(event, v->colour, &line);
+    say(&line);
+    buf_done(&line);
+}
+
+/* ---- files ---- */
+
+static char *read_stream(FILE *f, const char *name, size_t max)
+{
+    struct buf text;
+    char block[4096];
+    buf_init(&text, max);
+    for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;)
+        buf_add(&text, block, n);
+    explicit_bzero(block, sizeof block);
+    if (ferror(f))
+        complain("%s: %s", name, strerror(errno));
+    else if (text.overflow)
+        complain("%s: more than %zu bytes", name, max);
+    else if (memchr(buf_text(&text), '\0', text.len))
+        complain("%s: is no text (it holds a NUL byte)", name);
+    else
+        return buf_steal(&text);
+    buf_done(&text);
+    return NULL;
+}
+
+char *read_text(const char *path, size_t max)
+{
+    static bool stdin_used;
+    if (strcmp(path, "-") == 0) {
+        if (stdin_used)
+            return complain("\"-\" (standard input) can be read only once"), NULL;
+        stdin_used = true;
+        return read_stream(stdin, "standard input", max);
+    }
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return complain("%s: %s", path, strerror(errno)), NULL;
+    char *text = read_stream(f, path, max);
+    fclose(f);
+    return text;
+}

@@ -1,0 +1,189 @@
+/* event: see the header.
+ *
+ * A line is for eyes and grep: time, session, a word in capitals, then what a person asks next. The
+ * url when it is ready; when it failed the code, the step, our sentence, the provider's own words,
+ * the last line of the server's log and whether trying again may help. Keys and tokens are in the
+ * JSON only. Every text of an event goes through add_safe(). */
+#include "worker/ctl/event.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+
+#define GREEN "\033[32m"
+#define RED "\033[31m"
+#define DIM "\033[2m"
+#define PLAIN "\033[0m"
+
+struct writer {
+    const cJSON *event;
+    struct buf *out;
+};
+
+/* The code point of the n bytes at p; n is from utf8_char(). */
+static uint32_t code_point(const char *p, size_t n)
+{
+    uint32_t c = (unsigned char)p[0] & (n == 1 ? 0x7fu : 0xffu >> (n + 1));
+    for (size_t i = 1; i < n; i++)
+        c = c << 6 | ((unsigned char)p[i] & 0x3f);
+    return c;
+}
+
+static bool is_control(uint32_t c)
+{
+    return c < 0x20 || (c >= 0x7f && c < 0xa0);
+}
+
+/* Line separators, marks and overrides of the writing direction: they make a line look like another
+ * one. */
+static bool is_deceptive(uint32_t c)
+{
+    return c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
+           (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
+}
+
+void add_safe(struct buf *out, const char *text, size_t len)
+{
+    for (size_t i = 0, n; i < len; i += n ? n : 1) {
+        n = utf8_char(text + i, len - i);
+        uint32_t c = n ? code_point(text + i, n) : (unsigned char)text[i];
+        if (n == 0 || is_control(c))
+            buf_addf(out, "\\x%02x", (unsigned)c);
+        else if (is_deceptive(c))
+            buf_addf(out, "\\u{%04x}", (unsigned)c);
+        else
+            buf_add(out, text + i, n);
+    }
+}
+
+void event_json(const char *text, size_t len, struct buf *out)
+{
+    for (size_t i = 0, n; i < len; i += n ? n : 1) {
+        n = utf8_char(text + i, len - i);
+        uint32_t c = n ? code_point(text + i, n) : 0xfffd;
+        if (c == '\n' || c == '\r' || c == '\t') /* between tokens: strings cannot hold them */
+            buf_addc(out, ' ');
+        else if (n == 0 || is_control(c) || is_deceptive(c))
+            buf_addf(out, "\\u%04x", (unsigned)c);
+        else
+            buf_add(out, text + i, n);
+    }
+}
+
+static void add_text(struct writer *w, const char *before, const char *text, const char *after)
+{
+    if (!text || !*text)
+        return;
+    buf_adds(w->out, before);
+    add_safe(w->out, text, strlen(text));
+    buf_adds(w->out, after);
+}
+
+/* ---- one word and what follows it ---- */
+
+static const char *ready_url(const cJSON *event)
+{
+    const cJSON *sandbox = json_get(event, "sandbox");
+    const char *url = json_str(json_get(event, "server"), "url", NULL);
+    const cJSON *urls = json_get(sandbox, "exposed_urls");
+    if (!url && cJSON_IsArray(urls) && urls->child)
+        url = json_str(urls->child, "url", NULL);
+    return url ? url : json_str(sandbox, "id", "");
+}
+
+static void add_ready(struct writer *w)
+{
+    const cJSON *sandbox = json_get(w->event, "sandbox");
+    int64_t total = json_int(json_get(w->event, "timings_ms"), "total", -1);
+    add_text(w, "", ready_url(w->event), "");
+    add_text(w, "  ", json_str(sandbox, "outcome", ""), "");
+    if (total >= 0)
+        buf_addf(w->out, " in %.1f s", (double)total / 1000);
+    if (json_bool(sandbox, "replaced", false))
+        buf_adds(w->out, ", replaced");
+    if (json_bool(sandbox, "drift", false))
+        buf_adds(w->out, ", of another spec");
+}
+
+/* The last line of a log that holds anything. */
+static void add_last_line(struct writer *w, const char *log)
+{
+    size_t end = log ? strlen(log) : 0;
+    while (end > 0 && (log[end - 1] == '\n' || log[end - 1] == '\r' || log[end - 1] == ' '))
+        end--;
+    size_t start = end;
+    while (start > 0 && log[start - 1] != '\n')
+        start--;
+    if (start == end)
+        return;
+    buf_adds(w->out, "; its log ends: ");
+    add_safe(w->out, log + start, end - start);
+}
+
+static void add_failed(struct writer *w)
+{
+    const cJSON *error = json_get(w->event, "error");
+    add_text(w, "", json_str(error, "code", "unknown"), "");
+    add_text(w, " ", json_str(error, "step", ""), "");
+    add_text(w, ": ", json_str(error, "message", ""), "");
+    add_text(w, "; provider: ", json_str(error, "provider_message", ""), "");
+    add_last_line(w, json_str(error, "log_tail", NULL));
+    if (json_bool(error, "retryable", false))
+        buf_adds(w->out, " (trying again may help)");
+    if (strcmp(json_str(json_get(w->event, "sandbox"), "cleanup", ""), "kept") == 0)
+        add_text(w, "; kept: sandbox ", json_str(json_get(w->event, "sandbox"), "id", ""), "");
+}
+
+static void add_ended(struct writer *w)
+{
+    const cJSON *sandbox = json_get(w->event, "sandbox");
+    add_text(w, "sandbox ", json_str(sandbox, "id", ""), "");
+    add_text(w, ", was ", json_str(sandbox, "was", ""), "");
+}
+
+static void add_progress(struct writer *w)
+{
+    add_text(w, "", json_str(w->event, "status", ""), "");
+    add_text(w, " ", json_str(w->event, "step", ""), "");
+    buf_addf(w->out, ", attempt %lld, %.1f s", (long long)json_int(w->event, "attempt", 0),
+             (double)json_int(w->event, "elapsed_ms", 0) / 1000);
+}
+
+static const struct kind {
+    const char *type, *word, *colour;
+    enum event_end end;
+    void (*add)(struct writer *);
+} kinds[] = {
+    {"session-ready", "READY", GREEN, EVENT_GOOD, add_ready},
+    {"session-failed", "FAILED", RED, EVENT_BAD, add_failed},
+    {"session-stopped", "STOPPED", "", EVENT_GOOD, add_ended},
+    {"session-deleted", "DELETED", "", EVENT_GOOD, add_ended},
+    {"session-progress", "PROGRESS", DIM, EVENT_UNDERWAY, add_progress},
+};
+
+static const struct kind *kind_of(const cJSON *event)
+{
+    const char *type = json_str(event, "type", "");
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(type, kinds[i].type) == 0)
+            return &kinds[i];
+    return NULL;
+}
+
+enum event_end event_end(const cJSON *event)
+{
+    const struct kind *k = kind_of(event);
+    return k ? k->end : EVENT_FOREIGN;
+}
+
+void event_text(const cJSON *event, bool colour, struct buf *out)
+{
+    const struct kind *k = kind_of(event);
+    struct writer w = {event, out};
+    bool paint = colour && *k->colour;
+    add_text(&w, "", json_str(event, "time", "-"), "  ");
+    add_text(&w, "", json_str(event, "session_id", "-"), "  ");
+    buf_addf(out, "%s%-8s%s  ", paint ? k->colour : "", k->word, paint ? PLAIN : "");
+    k->add(&w);
+}

@@ -1,0 +1,161 @@
+/* sessionctl submit: jobs from a file or a pipe, one JSON object a line, sent as they are.
+ *
+ * Each line is checked as a worker would check it. A wrong one is told with its number and left out
+ * (--force: sent all the same, to see what workers make of it); the others go on: jobs are
+ * idempotent by session, so a mended file can simply be submitted again. Lines go out as they come,
+ * so that a pipe that never ends works. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/xalloc.h"
+#include "worker/ctl/ctl.h"
+#include "worker/ctl/dispatch.h"
+#include "worker/ctl/job.h"
+
+#define LINE_MAX_BYTES 1000000 /* about what a topic takes by default */
+
+struct submit_args {
+    struct sending sending;
+    bool force, dry_run;
+};
+
+#define AT(member) offsetof(struct submit_args, member)
+/* clang-format off */
+static const struct option options[] = {
+    {"dry-run", 0, OPT_FLAG, AT(dry_run), NULL, "only check the lines; send nothing", NULL, 0, 0},
+    {"force", 0, OPT_FLAG, AT(force), NULL, "send also what a worker would refuse", NULL, 0, 0},
+};
+/* clang-format on */
+
+struct submission {
+    const struct submit_args *args;
+    const struct config *cfg;
+    struct dispatch dispatch;
+    const char *name; /* of the file */
+    unsigned line;
+    unsigned wrong;
+    int64_t timeout; /* the longest of the jobs sent, seconds */
+};
+
+/* The next line without its end; false: there is none. */
+static bool next_line(FILE *f, struct buf *line)
+{
+    int c;
+    buf_clear(line);
+    while ((c = getc_unlocked(f)) != EOF && c != '\n')
+        buf_addc(line, (char)c);
+    return c != EOF || line->len > 0;
+}
+
+static bool is_blank(const struct buf *line)
+{
+    return strspn(buf_text(line), " \t\r") == line->len;
+}
+
+/* Whether the line is to be sent; says what is wrong with it. */
+static bool judge(struct submission *s, const struct buf *line, struct job_verdict *v)
+{
+    bool ok = job_check(buf_text(line), line->len, s->cfg, v);
+    if (line->overflow) {
+        complain("%s:%u: more than %d bytes", s->name, s->line, LINE_MAX_BYTES);
+        s->wrong++;
+        return false;
+    }
+    if (!ok) {
+        complain("%s:%u: %s", s->name, s->line, v->why);
+        s->wrong++;
+    } else if (v->unknown_fields) {
+        complain("%s:%u: warning: %u unknown fields will be ignored", s->name, s->line,
+                 v->unknown_fields);
+    }
+    return ok || s->args->force;
+}
+
+static void note_timeout(struct submission *s, const struct buf *line)
+{
+    cJSON *job = json_parse_reply(buf_text(line), line->len);
+    s->timeout = MAX(s->timeout, json_int(job, "timeout_seconds", s->cfg->jobs.timeout_seconds));
+    cJSON_Delete(job);
+}
+
+static enum ctl_exit take_line(struct submission *s, const struct buf *line)
+{
+    struct job_verdict v;
+    enum ctl_exit code = CTL_OK;
+    if (is_blank(line))
+        return CTL_OK;
+    if (judge(s, line, &v) && !s->args->dry_run) {
+        note_timeout(s, line);
+        code = dispatch_send(&s->dispatch, v.session_id, buf_text(line), line->len);
+    }
+    job_verdict_done(&v);
+    return code;
+}
+
+static enum ctl_exit take_all(struct submission *s, FILE *f)
+{
+    struct buf line;
+    enum ctl_exit code = CTL_OK;
+    buf_init(&line, LINE_MAX_BYTES);
+    while (!code && next_line(f, &line)) {
+        s->line++;
+        code = take_line(s, &line);
+        if (!s->args->dry_run)
+            sender_poll(&s->dispatch.sender, 0);
+    }
+    if (ferror(f)) {
+        complain("%s: %s", s->name, strerror(errno));
+        code = CTL_USAGE;
+    }
+    buf_done(&line);
+    return code;
+}
+
+static enum ctl_exit send_file(struct submission *s, FILE *f)
+{
+    if (s->args->dry_run)
+        return take_all(s, f);
+    enum ctl_exit code = dispatch_open(&s->dispatch, s->cfg, &s->args->sending);
+    if (!code)
+        code = take_all(s, f);
+    if (!code)
+        code = dispatch_finish(&s->dispatch, s->timeout);
+    dispatch_close(&s->dispatch);
+    return code;
+}
+
+static enum ctl_exit run(void *args)
+{
+    const struct submit_args *a = args;
+    struct config cfg;
+    const char *path = a->sending.common.operands.n ? a->sending.common.operands.items[0] : "-";
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *f = is_stdin ? stdin : fopen(path, "re");
+    if (!f)
+        return complain("%s: %s", path, strerror(errno)), CTL_USAGE;
+    enum ctl_exit code = CTL_USAGE;
+    if (ctl_client_config(&a->sending.common, &cfg)) {
+        struct submission s = {.args = a, .cfg = &cfg, .name = is_stdin ? "stdin" : path};
+        code = send_file(&s, f);
+        code = !code && s.wrong ? CTL_FAILED : code;
+        config_done(&cfg);
+    }
+    if (!is_stdin)
+        fclose(f);
+    return code;
+}
+
+const struct verb verb_submit = {
+    .name = "submit",
+    .synopsis = "[FILE|-] [OPTION]...",
+    .summary = "send jobs from JSON lines, after checking each",
+    .notes =
+        "Each line is one job and goes out as it stands; its session_id becomes the record's key.\n"
+        "Wrong lines are named and left out, the others are sent; the exit code is then 1.\n",
+    .tables = {{options, ARRAY_LEN(options)}, {sending_options, N_SENDING_OPTIONS}},
+    .args_size = sizeof(struct submit_args),
+    .max_operands = 1,
+    .run = run,
+};
