@@ -1,0 +1,583 @@
+"""What the integration tests are written in: a broker, a simulator, workers, jobs in, events out.
+
+A test is a Case. It has topics and a consumer group of its own on the run's one broker, its own
+simulator, and as many workers as it starts; all of them end with it. Their logs and configuration
+stay in build/<flavour>/logs/<test>/ and are shown when it fails. Every wait has a limit.
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+import confluent_kafka
+from confluent_kafka.admin import AdminClient, NewTopic
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS / "kafka"))
+
+from broker import Broker, free_port, spawn  # noqa: E402
+
+FLAVOUR = os.environ.get("FLAVOUR", "release")
+OUT = ROOT / os.environ.get("BUILD", "build") / FLAVOUR
+LOGS = OUT / "logs"
+VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
+            "--errors-for-leak-kinds=definite", "--track-fds=no"] if os.environ.get("VALGRIND") else []
+PATIENCE = 6 if VALGRIND else 3 if FLAVOUR == "asan" else 1  # all limits are this much longer
+API_KEY = "dtn_EXAMPLE"
+SNAPSHOTS = {  # beside the simulator's own sim-…
+    "half-second": {"boot_ms": 500},
+    "slow-server": {"server_ms": 3000},
+    "unknown": {"boot": "not_found"},
+}
+SESSION_TIMEOUT = 6  # seconds until the group notices that a worker died
+
+
+# ---- jobs: what a user writes ----
+
+def start(session, snapshot="any", **fields):
+    return {"type": "start-session", "session_id": session,
+            "sandbox": {"snapshot": snapshot, **fields.pop("sandbox", {})}, **fields}
+
+
+def stop(session, **fields):
+    return {"type": "stop-session", "session_id": session, **fields}
+
+
+def delete(session, **fields):
+    return {"type": "delete-session", "session_id": session, **fields}
+
+
+def command(*argv, path="/"):
+    """A server of one's own: `server=command("sh", "-c", "exit 3")`."""
+    return {"kind": "custom", "port": 8080, "command": list(argv), "health": {"path": path}}
+
+
+def until(what, limit, say, pause=0.05):
+    """what() until it is true; its value. After limit seconds the test fails: say."""
+    end = time.monotonic() + limit * PATIENCE
+    while True:
+        value = what()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{say() if callable(say) else say} (waited {limit * PATIENCE} s)")
+        time.sleep(pause)
+
+
+def http(method, url, body=None, headers=(), limit=40):
+    """(status, parsed JSON or text). Names below localhost are loopback, whatever the resolver says."""
+    data = None if body is None else json.dumps(body).encode()
+    host = re.match(r"http://([^/:]+\.localhost(:\d+)?)(?=/|$)", url)
+    if host:
+        url = url.replace(host[1], "127.0.0.1" + (host[2] or ""), 1)
+        headers = {**dict(headers), "Host": host[1]}
+    head = {**dict(headers), **({"Content-Type": "application/json"} if data else {})}
+    request = urllib.request.Request(url, data=data, method=method, headers=head)
+    try:
+        with urllib.request.urlopen(request, timeout=limit) as answer:
+            status, raw = answer.status, answer.read()
+    except urllib.error.HTTPError as refused:
+        status, raw = refused.code, refused.read()
+    try:
+        return status, json.loads(raw)
+    except ValueError:
+        return status, raw.decode(errors="replace")
+
+
+class Process:
+    """A program with its log; ended by pid."""
+
+    def __init__(self, name, argv, folder, env=None):
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.argv = argv
+        self.env = env
+        self.process = None
+        self.killed = False
+
+    def launch(self):
+        self.killed = False
+        with open(self.log, "ab") as log:
+            self.process = spawn(self.argv, stdout=log, stderr=log, env={**os.environ, **(self.env or {})})
+
+    @property
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """SIGKILL: as when the machine goes dark."""
+        self.killed = True
+        if self.running:
+            self.process.kill()
+        self.process.wait()
+
+    def freeze(self):
+        self.send(signal.SIGSTOP)
+
+    def thaw(self):
+        self.send(signal.SIGCONT)
+
+    def end(self, limit=30):
+        """SIGTERM; the exit code (a frozen one is woken first, a deaf one is killed: None)."""
+        if self.running:
+            self.thaw()
+            self.process.terminate()
+        try:
+            return self.process.wait(limit * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def tail(self, lines=40):
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+class Simulator(Process):
+    """daytona-sim, with its control paths."""
+
+    def __init__(self, folder, options=()):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        scenario = folder / "scenario.json"
+        scenario.write_text(json.dumps({"snapshots": SNAPSHOTS}))
+        argv = [OUT / "daytona-sim", "--listen", f"127.0.0.1:{self.port}", "--profile", "fast",
+                "--seed", "7", "--scenario", scenario, *options]
+        super().__init__("simulator", argv, folder)
+
+    def start(self):
+        self.launch()
+
+        def answers():
+            if not self.running:
+                raise AssertionError(f"the simulator ended:\n{self.tail()}")
+            try:
+                return http("GET", f"{self.url}/_sim/stats", limit=2)[0] == 200
+            except OSError:
+                return False
+
+        until(answers, 10, "the simulator does not answer")
+        return self
+
+    def control(self, method, path, body=None):
+        status, answer = http(method, f"{self.url}/_sim/{path}", body)
+        if status >= 300:
+            raise AssertionError(f"{method} /_sim/{path}: {status} {answer}")
+        return answer
+
+    def ledger(self):
+        """Every sandbox ever made."""
+        return self.control("GET", "ledger")["sandboxes"]
+
+    def live(self):
+        """id -> sandbox, of those whose name is not free again."""
+        return {box["id"]: box for box in self.ledger() if box["destroyed_at"] is None}
+
+    def stats(self):
+        return self.control("GET", "stats")
+
+    def requests(self, pattern):
+        """How many requests there were whose kind ("POST /sandbox/{x}/stop") matches."""
+        return sum(sum(by_status.values()) for kind, by_status in self.stats()["requests"].items()
+                   if re.search(pattern, kind))
+
+    def fault(self, do, path_contains, method=None, nth=1, times=1, **more):
+        """do: lose_answer, lose_request, status (status=n) or delay_ms (delay_ms=n); with the nth
+        request that matches it begins."""
+        match = {"path_contains": path_contains, "nth": nth, **({"method": method} if method else {})}
+        self.control("POST", "faults", {"match": match, "do": do, "times": times, **more})
+
+    def no_faults(self):
+        return self.control("DELETE", "faults")
+
+    def advance(self, seconds):
+        return self.control("POST", "clock", {"advance_seconds": seconds})
+
+    def api(self, method, path, body=None):
+        """The API as another of its clients sees it."""
+        return http(method, f"{self.url}/api{path}", body, {"Authorization": f"Bearer {API_KEY}"})
+
+
+class Worker(Process):
+    """session-worker. settings: "section.key" -> value, written to its worker.cfg."""
+
+    def __init__(self, case, name, settings, properties=()):
+        folder = case.folder
+        self.admin = f"127.0.0.1:{free_port()}"
+        values = {**case.settings, **settings, "kafka.instance": f"{case.prefix}-{name}",
+                  "admin.listen": self.admin}
+        values["kafka.properties"] = [*case.properties, *properties]
+        path = folder / f"{name}.cfg"
+        path.write_text(configuration(values))
+        super().__init__(name, [*VALGRIND, OUT / "session-worker", "-c", path], folder,
+                         {"DAYTONA_API_KEY": API_KEY})
+
+    def start(self, ready=True):
+        self.launch()
+        return self.wait_ready() if ready else self
+
+    def page(self, path):
+        """(status, text or JSON) of its admin port; (0, "") when nobody answers."""
+        try:
+            return http("GET", f"http://{self.admin}{path}", limit=5)
+        except OSError:
+            return 0, ""
+
+    def wait_ready(self, limit=20):
+        def is_ready():
+            if not self.running:
+                raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
+            return self.page("/readyz")[0] == 200
+
+        until(is_ready, limit, lambda: f"{self.name} is not ready: {self.page('/readyz')}")
+        return self
+
+    def metric(self, name, **labels):
+        """Sum of the series of session_worker_<name> that carry the labels."""
+        total = 0.0
+        for line in str(self.page("/metrics")[1]).splitlines():
+            match = re.match(rf"session_worker_{name}(?:\{{(.*)\}})? (\S+)$", line)
+            if match and all(f'{k}="{v}"' in (match.group(1) or "") for k, v in labels.items()):
+                total += float(match.group(2))
+        return total
+
+
+def configuration(settings):
+    """libconfig text of {"kafka.brokers": "…", "providers": [{…}], …}."""
+    groups = {}
+    for key, value in settings.items():
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group, {})[name] = value
+
+    def show(value):
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, (int, float)):
+            return str(value)
+        if isinstance(value, dict):
+            return "{ " + " ".join(f"{k} = {show(v)};" for k, v in value.items()) + " }"
+        if isinstance(value, (list, tuple)):
+            left, right = "()" if value and isinstance(value[0], dict) else "[]"
+            return left + " " + ", ".join(map(show, value)) + " " + right
+        return json.dumps(value)
+
+    top = groups.pop("", {})
+    return "".join(f"{k} = {show(v)};\n" for k, v in {**top, **groups}.items())
+
+
+class Sent:
+    """A record that was put in."""
+
+    def __init__(self, job, topic, partition, offset):
+        self.job, self.topic, self.partition, self.offset = job, topic, partition, offset
+        self.ce_id = f"{topic}/{partition}/{offset}"
+
+    @property
+    def session(self):
+        return self.job.get("session_id") if isinstance(self.job, dict) else None
+
+
+class Event:
+    """A record that came out: its headers, its key, its JSON; item access reaches into the JSON."""
+
+    def __init__(self, message):
+        self.headers = {k: v.decode() for k, v in message.headers() or []}
+        self.key = message.key().decode() if message.key() is not None else None
+        self.raw = message.value()
+        self.topic, self.partition, self.offset = message.topic(), message.partition(), message.offset()
+        self.time_ms = message.timestamp()[1]
+        try:
+            self.json = json.loads(self.raw)
+        except (TypeError, ValueError):
+            self.json = None
+        self.ce_id = self.headers.get("ce_id")
+        self.seen = time.monotonic()
+
+    def __getitem__(self, path):
+        value = self.json
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def outcome(self):
+        """"ready", "stopped", "deleted", or the error code of a failed one."""
+        kind = self["type"] or ""
+        return self["error.code"] if kind == "session-failed" else kind.removeprefix("session-")
+
+    @property
+    def order(self):
+        """Place of its job among the jobs of its partition."""
+        return int(self.ce_id.rsplit("/", 1)[1])
+
+    def __repr__(self):
+        return f"<{self.ce_id} {self['session_id']} {self.outcome} {self['error.message'] or ''}>"
+
+
+class Reader:
+    """A read_committed reader of a topic, from its beginning; keeps what it has seen."""
+
+    def __init__(self, address, topic):
+        self.events = []
+        self.consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": address, "group.id": f"reader-of-{topic}", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "fetch.wait.max.ms": 100,
+            "auto.offset.reset": "earliest"})
+        partitions = until(lambda: self.consumer.list_topics(topic, 10).topics[topic].partitions,
+                           10, f"{topic} has no partitions")  # a new topic has none for a moment
+        self.consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
+
+    def poll(self, seconds):
+        """Takes in what comes within so many seconds; true if anything did."""
+        messages = self.consumer.consume(500, seconds)
+        for message in messages:
+            if message.error():
+                raise AssertionError(f"reader: {message.error()}")
+            self.events.append(Event(message))
+        return bool(messages)
+
+    def wait(self, enough, limit, say):
+        """Reads until enough(events), then until one second has brought nothing."""
+        end = time.monotonic() + limit * PATIENCE
+        while not enough(self.events):
+            if time.monotonic() > end:
+                raise AssertionError(f"{say(self.events)} (waited {limit * PATIENCE} s)")
+            self.poll(0.1)
+        return self.events
+
+    def settle(self, seconds=1.0):
+        """Reads on until so many seconds have brought nothing."""
+        while self.poll(seconds):
+            pass
+        return self.events
+
+    def close(self):
+        self.consumer.close()
+
+
+class Case(unittest.TestCase):
+    """Base of all tests; class attributes choose the world."""
+
+    partitions = 8
+    result_partitions = 4
+    own_kafka = False  # a broker of its own, for tests that stop or freeze it
+    sim_options = ()
+    seconds = 10  # about how long it takes; the longest are started first
+    properties = [f"session.timeout.ms={SESSION_TIMEOUT * 1000}", "heartbeat.interval.ms=500"]
+    maxDiff = None
+
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors) if result else 0
+        super().run(result)
+        if result and len(result.failures) + len(result.errors) > before:
+            for log in sorted(self.folder.glob("*.log")):
+                tail = log.read_text(errors="replace").splitlines()[-25:]
+                print(f"---- the end of {log}", *tail, sep="\n", file=sys.stderr)
+
+    def setUp(self):
+        name = re.sub(r"[^a-z0-9]+", "-", self._testMethodName[5:].lower())
+        self.prefix = f"t{os.getpid()}-{name}"[:40].rstrip("-")  # also the fleet: at most 40
+        self.folder = LOGS / self.id().replace("/", ".")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob("*"):
+            if old.is_file():
+                old.unlink()
+        self.kafka_address = self._broker()
+        self.jobs_topic, self.results_topic, self.dlq_topic = (
+            f"{self.prefix}-{what}" for what in ("jobs", "results", "dlq"))
+        self.group = self.prefix
+        self._create_topics()
+        self.sim = Simulator(self.folder, options=self.sim_options).start()
+        self.addCleanup(self.sim.end)
+        self.producer = confluent_kafka.Producer({"bootstrap.servers": self.kafka_address,
+                                                  "linger.ms": 5, "partitioner": "murmur2_random"})
+        self.results = Reader(self.kafka_address, self.results_topic)
+        self.dead = Reader(self.kafka_address, self.dlq_topic)
+        self.addCleanup(self.results.close)
+        self.addCleanup(self.dead.close)
+        self.settings = {
+            "kafka.brokers": self.kafka_address, "kafka.group": self.group,
+            "kafka.delivery": "exactly_once",
+            "topics.jobs": self.jobs_topic, "topics.results": self.results_topic,
+            "topics.dead_letters": self.dlq_topic,
+            "jobs.timeout_seconds": 60,
+            "providers": [{"name": "daytona", "type": "daytona", "api_url": f"{self.sim.url}/api",
+                           "targets": ["us"], "creates_per_minute": 60000}],
+            "sweep.every_seconds": 2, "drain.timeout_seconds": 5,
+            "log.level": "debug", "log.format": "logfmt",
+        }
+        self.workers = []
+
+    # ---- the world ----
+
+    def _broker(self):
+        address = os.environ.get("TEST_KAFKA")
+        if address and not self.own_kafka:
+            return address
+        self.kafka = Broker(self.folder / "kafka")
+        self.kafka.format()
+        self.kafka.start()
+        self.addCleanup(self.kafka.stop)
+        return self.kafka.address
+
+    def _create_topics(self):
+        admin = AdminClient({"bootstrap.servers": self.kafka_address})
+        wanted = admin.create_topics([NewTopic(self.jobs_topic, self.partitions, 1),
+                                      NewTopic(self.results_topic, self.result_partitions, 1),
+                                      NewTopic(self.dlq_topic, 1, 1)])
+        for future in wanted.values():
+            future.result(30)
+
+    def worker(self, name=None, properties=(), ready=True, **settings):
+        """Starts one. Settings are written with "__" for the dot: sweep__every_seconds=1. When the
+        test ends it must drain and exit 0, unless the test killed it."""
+        name = name or f"worker-{chr(ord('a') + len(self.workers))}"
+        settings = {k.replace("__", "."): v for k, v in settings.items()}
+        worker = Worker(self, name, settings, properties)
+        self.workers.append(worker)
+        worker.start(ready)
+        self.addCleanup(self.drained, worker)
+        return worker
+
+    def drained(self, worker):
+        if not worker.killed:
+            self.assertEqual(worker.end(), 0, f"{worker.name} did not end well:\n{worker.tail(15)}")
+
+    # ---- jobs in, events out ----
+
+    def produce(self, *jobs, key=..., headers=None):
+        """Puts jobs in (dicts, or bytes as they are; the key is the session's id unless given) and
+        waits until the broker has them. One Sent each, in order."""
+        sent = [None] * len(jobs)
+
+        def delivered(i, job):
+            def note(error, message):
+                self.assertIsNone(error)
+                sent[i] = Sent(job, message.topic(), message.partition(), message.offset())
+            return note
+
+        for i, job in enumerate(jobs):
+            value = job if isinstance(job, (bytes, type(None))) else json.dumps(job).encode()
+            record_key = (job["session_id"] if isinstance(job, dict) else None) if key is ... else key
+            self.producer.produce(self.jobs_topic, value, record_key, headers=headers,
+                                  on_delivery=delivered(i, job))
+        self.assertEqual(self.producer.flush(30), 0, "jobs were not delivered")
+        return sent
+
+    def events_of(self, sent, limit=60):
+        """Waits until each of the jobs has an event; the events in the order of the jobs."""
+        wanted = [s.ce_id for s in sent]
+
+        def found(events):
+            return {e.ce_id for e in events} >= set(wanted)
+
+        def missing(events):
+            seen = {e.ce_id for e in events}
+            lacking = [s for s in sent if s.ce_id not in seen]
+            return (f"{len(lacking)} of {len(sent)} jobs have no event, among them "
+                    f"{[(s.ce_id, s.session) for s in lacking[:5]]}")
+
+        by_id = {e.ce_id: e for e in reversed(self.results.wait(found, limit, missing))}
+        return [by_id[i] for i in wanted]
+
+    def event_of(self, sent, limit=60):
+        return self.events_of([sent], limit)[0]
+
+    def done(self, *jobs, limit=60):
+        """Puts jobs in and waits for their events."""
+        return self.events_of(self.produce(*jobs), limit)
+
+    def one(self, job, limit=60):
+        return self.done(job, limit=limit)[0]
+
+    # ---- what must hold ----
+
+    def assert_one_event_each(self, sent):
+        """A read_committed reader sees exactly one event of each job, and none of anything else."""
+        self.results.settle()
+        count = {s.ce_id: 0 for s in sent}
+        for event in self.results.events:
+            self.assertIn(event.ce_id, count, f"an event of no job: {event}")
+            count[event.ce_id] += 1
+        wrong = {ce_id: n for ce_id, n in count.items() if n != 1}
+        self.assertEqual(wrong, {}, "jobs without exactly one event")
+
+    def announced(self):
+        """Ids of the sandboxes that the events, read in the order of their jobs, say are there."""
+        named = {}
+        for event in sorted(self.results.events, key=lambda e: (e.ce_id.rsplit("/", 1)[0], e.order)):
+            box, kind = event["sandbox"], event["type"]
+            if box and (kind == "session-ready" or
+                        kind == "session-failed" and box["cleanup"] == "kept"):
+                named[box["id"]] = event
+            elif box and kind == "session-deleted":
+                named.pop(box["id"], None)
+        return named
+
+    def assert_ledger_is_what_was_announced(self, limit=20):
+        """What lives at the provider is, soon, exactly what events name as there."""
+        named = self.announced()
+
+        def differs():
+            live = self.sim.live()
+            return {f"{'announced' if i in named else 'lives'} only: {i} "
+                    f"{(live.get(i) or {}).get('name')} {named.get(i)}" for i in live.keys() ^ named.keys()}
+
+        until(lambda: not differs(), limit, lambda: f"ledger and events differ: {sorted(differs())[:5]}", 0.2)
+
+    def assert_never_two_live(self):
+        """Of no name were there ever two sandboxes at a time."""
+        by_name = {}
+        for box in self.sim.ledger():
+            by_name.setdefault(box["name"], []).append(box)
+        for name, boxes in by_name.items():
+            boxes.sort(key=lambda b: b["created_at"])
+            for first, second in zip(boxes, boxes[1:]):
+                self.assertIsNotNone(first["destroyed_at"], f"two live sandboxes of {name}")
+                self.assertLessEqual(first["destroyed_at"], second["created_at"],
+                                     f"two live sandboxes of {name}")
+
+    def committed(self):
+        """partition -> (committed offset, end of the log)."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka_address,
+                                             "group.id": self.group, "enable.auto.commit": False})
+        try:
+            wanted = [confluent_kafka.TopicPartition(self.jobs_topic, p) for p in range(self.partitions)]
+            offsets = {t.partition: t.offset for t in consumer.committed(wanted, 10)}
+            return {t.partition: (offsets[t.partition], consumer.get_watermark_offsets(t, 10)[1])
+                    for t in wanted}
+        finally:
+            consumer.close()
+
+    def assert_offsets_at_end(self, limit=10):
+        def behind():
+            return {p: pair for p, pair in self.committed().items() if max(pair[0], 0) != pair[1]}
+
+        until(lambda: not behind(), limit, lambda: f"committed is not the end: {behind()}", 0.3)
+
+    def assert_careful(self):
+        """Nothing was asked of the provider that no careful client asks."""
+        allowed = {"DELETE of a kept sandbox"} if any(
+            e["type"] == "session-deleted" for e in self.results.events) else set()
+        found = {k: n for k, n in self.sim.stats()["violations"].items() if k not in allowed}
+        self.assertEqual(found, {})
+
+    def assert_clean(self, sent):
+        """What holds whatever has happened, once every job has its event."""
+        self.assert_careful()
+        self.assert_one_event_each(sent)
+        self.assert_ledger_is_what_was_announced()
+        self.assert_never_two_live()
+        self.assert_offsets_at_end()

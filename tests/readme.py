@@ -1,0 +1,37 @@
+#!/usr/bin/python3
+"""Runs the commands of README.md as a reader would: every ```sh block, in order, in one shell.
+
+A block that cannot be run here (it needs an account, a container engine, another machine) stands
+behind a comment that says why:  <!-- not run: needs a Daytona key -->
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]*?) -->\s*\n)?^```sh\n(?P<text>.*?)^```", re.S | re.M)
+LIMIT = 600  # seconds for all of them
+
+
+def main():
+    readme = ROOT / "README.md"
+    blocks = list(BLOCK.finditer(readme.read_text())) if readme.exists() else []
+    script = ["set -euo pipefail"]
+    for block in blocks:
+        if block["why"]:
+            print(f"not run: {block['why']}")
+            continue
+        for line in block["text"].splitlines():
+            script.append(line.removeprefix("$ "))
+    if len(script) == 1:
+        print("README.md has no commands to run")
+        return 1
+    return subprocess.run(["bash", "-c", "\n".join(script)], cwd=ROOT, timeout=LIMIT,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "PS4": "+ "}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
