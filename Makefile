@@ -1,0 +1,186 @@
+# session-worker. `make` builds, `make test` proves, `make help` lists the rest.
+#
+# FLAVOUR=release (hardened) | asan (address and undefined behaviour) | cov (coverage); all output
+# goes to $(BUILD)/$(FLAVOUR)/. CC, CFLAGS, LDFLAGS, DESTDIR and PREFIX are respected; V=1 shows the
+# commands.
+
+FLAVOUR ?= release
+BUILD   ?= build
+OUT     := $(BUILD)/$(FLAVOUR)
+PREFIX  ?= /usr/local
+KAFKA   := $(BUILD)/kafka/.fetched
+PYTHON  := /usr/bin/python3
+Q       := $(if $(V),,@)
+SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# ---- what it stands on: Debian 12 or 13 ----
+
+BUILD_DEPS := gcc libc6-dev make pkg-config librdkafka-dev libcurl4-openssl-dev libcjson-dev \
+              libconfig-dev libevent-dev libssl-dev uthash-dev
+TEST_DEPS  := libcmocka-dev binutils clang-format-19 python3 python3-confluent-kafka kcat util-linux \
+              default-jre-headless maven
+CI_DEPS    := clang valgrind gcovr patch
+PKGS       := rdkafka libcurl libcjson libconfig libevent libssl libcrypto
+
+# ---- how it is compiled ----
+
+WARN := -Wall -Wextra -Wformat=2 -Wconversion -Wsign-conversion -Wshadow -Wvla -Wstrict-prototypes \
+        -Wmissing-prototypes -Wimplicit-fallthrough -Wnull-dereference -Wundef -Wwrite-strings
+
+FLAVOUR_release = -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fPIE \
+                  -fstack-clash-protection -fno-delete-null-pointer-checks -fno-strict-overflow $(HARDER)
+FLAVOUR_asan   := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAVOUR_cov    := -O0 -g --coverage
+LINK_release   := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+LINK_asan      := -fsanitize=address,undefined
+LINK_cov       := --coverage
+
+# Asked once, and only by a recipe: by then `deps` has brought the compiler and pkg-config.
+once   = $(eval $(1) := $(2))$(2)
+try    = $(shell $(CC) -Werror $(1) -x c -c -o /dev/null /dev/null 2>/dev/null && echo $(1))
+HARDER = $(call once,HARDER,$(foreach f,-fcf-protection=full -ftrivial-auto-var-init=zero \
+                                       -fstrict-flex-arrays=3,$(call try,$(f))))
+PKG_CFLAGS = $(call once,PKG_CFLAGS,$(shell pkg-config --cflags $(PKGS)))
+PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(PKGS)))
+
+ALL_CFLAGS  = -std=gnu11 -I. -D_GNU_SOURCE $(WARN) $(WERROR) $(FLAVOUR_$(FLAVOUR)) -fno-common -pthread \
+              $(PKG_CFLAGS) $(CFLAGS)
+ALL_LDFLAGS = $(LINK_$(FLAVOUR)) -pthread $(LDFLAGS)
+
+# ---- the programs: main, io -> core -> provider -> common ----
+
+all: $(OUT)/session-worker $(OUT)/sessionctl $(OUT)/daytona-sim ## build the three programs
+
+objects = $(patsubst %.c,$(OUT)/%.o,$(wildcard $(1)))
+LAYERS := $(addprefix $(OUT)/,io.a core.a provider.a common.a)
+
+$(OUT)/common.a:   $(call objects,common/*.c)
+$(OUT)/provider.a: $(call objects,worker/provider/*.c)
+$(OUT)/core.a:     $(call objects,worker/core/*.c)
+$(OUT)/io.a:       $(call objects,worker/io/*.c)
+$(OUT)/ctl.a:      $(filter-out %/main.o,$(call objects,worker/ctl/*.c))
+$(OUT)/sim.a:      $(call objects,tests/sim/model*.c)
+
+$(OUT)/session-worker: $(OUT)/worker/main.o $(LAYERS)
+$(OUT)/sessionctl:     $(OUT)/worker/ctl/main.o $(OUT)/ctl.a $(LAYERS)
+$(OUT)/daytona-sim:    $(OUT)/tests/sim/serve.o $(OUT)/sim.a $(OUT)/common.a
+
+
+# For the tests: the simulator against recordings, and consumer and publisher without a core.
+$(OUT)/sim-replay:     $(call objects,tests/sim/replay*.c) $(OUT)/sim.a $(OUT)/common.a
+$(OUT)/tests/kafka/io_driver: $(OUT)/tests/kafka/io_driver.o $(LAYERS)
+
+PROGRAMS := session-worker sessionctl daytona-sim sim-replay tests/kafka/io_driver
+$(addprefix $(OUT)/,$(PROGRAMS)):
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
+
+$(OUT)/%.a:
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(OUT)/%.o: %.c | deps
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# ---- the unit tests: each links its layer's helpers, its own layer and those below it ----
+
+UNIT     := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/*/test_*.c))
+RECORDED := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/*/recordings_*.c))
+helpers   = $(filter-out $(addsuffix .o,$(UNIT) $(RECORDED)),$(call objects,tests/unit/$(1)/*.c))
+BELOW_common   := common.a
+BELOW_provider := provider.a common.a
+BELOW_core     := core.a provider.a common.a
+BELOW_io       := io.a core.a provider.a common.a
+BELOW_ctl      := ctl.a $(BELOW_io)
+BELOW_sim      := sim.a common.a
+
+define unit_rule
+$(OUT)/tests/unit/$(1)/%: $(OUT)/tests/unit/$(1)/%.o $(call helpers,$(1)) $(addprefix $(OUT)/,$(BELOW_$(1)))
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lm -lcmocka $$(LDLIBS)
+endef
+$(foreach layer,common provider core io ctl sim,$(eval $(call unit_rule,$(layer))))
+$(UNIT:=.o) $(RECORDED:=.o): | test-deps
+
+# ---- proving it ----
+
+RUN = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/run.py
+
+test: all $(UNIT) $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit and integration tests; one closing line
+	$(RUN) lint unit integration
+
+lint: $(OUT)/core.a $(OUT)/provider.a $(OUT)/sim.a | test-deps ## layers, purity, banned functions, formatting
+	$(RUN) lint
+
+unit: $(UNIT) ## the unit tests
+	$(RUN) unit
+
+unit-programs: $(UNIT)
+
+integration: all $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY=name picks by name, VALGRIND=1 runs workers under valgrind)
+	$(RUN) integration $(ONLY)
+
+coverage: ## lines of core and provider that the unit tests reach; at least 90 %
+	$(MAKE) FLAVOUR=cov ci-deps
+	find $(BUILD)/cov -name '*.gcda' -delete 2>/dev/null || true
+	$(MAKE) FLAVOUR=cov unit
+	gcovr --root . --object-directory $(BUILD)/cov --filter 'worker/(core|provider)/' \
+	      --print-summary --fail-under-line 90 $(BUILD)/cov
+
+recordings: $(OUT)/sim-replay $(RECORDED) ## real answers of Daytona (RECORDINGS=folder) against provider and simulator
+	@for t in $^; do $$t $(RECORDINGS) || exit 1; done
+
+mutants: ci-deps $(UNIT) ## break the core in ten ways; every break must turn a test red
+	BUILD=$(BUILD) $(PYTHON) tests/mutants/run.py
+
+format: | test-deps ## clang-format every source file in place
+	$(PYTHON) tests/lint/formatting.py --fix
+
+kafka: $(KAFKA) ## fetch the Kafka that the tests start, once
+
+$(KAFKA): tests/kafka/pom.xml | test-deps
+	@mkdir -p $(@D)
+	@echo "  FETCH Kafka"
+	$(Q)mvn -q -B -ntp -f $< dependency:copy-dependencies -DincludeScope=runtime \
+	    -DoutputDirectory=$(abspath $(@D))/libs
+	@touch $@
+
+# ---- packages: apt is asked only when dpkg misses something ----
+
+define install
+@command -v dpkg-query >/dev/null || exit 0; \
+have=$$(dpkg-query -W -f='$${Package}=$${db:Status-Status} ' $(1) 2>/dev/null); \
+need=; for p in $(1); do case " $$have" in *" $$p=installed "*) ;; *) need="$$need $$p" ;; esac; done; \
+test -z "$$need" && exit 0; echo "installing:$$need"; \
+apt() { $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 \
+        -o Dpkg::Use-Pty=0 "$$@"; }; \
+apt update && apt install -y --no-install-recommends $$need
+endef
+
+deps: ## install what building needs (Debian)
+	$(call install,$(BUILD_DEPS))
+
+test-deps: deps ## install what testing needs
+	$(call install,$(TEST_DEPS))
+
+ci-deps: test-deps ## install what the rest of CI needs
+	$(call install,$(CI_DEPS))
+
+# ---- the rest ----
+
+install: all ## install the worker and sessionctl under $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(OUT)/session-worker $(DESTDIR)$(PREFIX)/bin/session-worker
+	install -D -m 755 $(OUT)/sessionctl $(DESTDIR)$(PREFIX)/bin/sessionctl
+	install -D -m 644 config/worker.cfg $(DESTDIR)$(PREFIX)/share/session-worker/worker.cfg
+
+clean: ## remove what was built, but for Kafka's jars
+	rm -rf $(filter-out $(BUILD)/kafka,$(wildcard $(BUILD)/*))
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+.PHONY: all test lint unit unit-programs integration coverage recordings mutants format kafka deps test-deps ci-deps install clean help
+.PRECIOUS: $(OUT)/%.o
+.DELETE_ON_ERROR:
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)
