@@ -268,7 +268,7 @@ uint64_t core_next(const struct core *c)
 {
     const struct heap_node *node = heap_first(&c->heap);
     uint64_t at = node ? node->at : NEVER;
-    return c->draining && c->now_ns < c->drain_ns ? MIN(at, c->drain_ns) : at;
+    return c->draining && !c->drained && c->now_ns < c->drain_ns ? MIN(at, c->drain_ns) : at;
 }
 
 /* ---- life ---- */

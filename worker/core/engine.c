@@ -194,10 +194,12 @@ static void send(struct session *s, struct slot *slot)
 /* False: the session has failed. */
 static bool send_when_allowed(struct session *s, struct slot *slot)
 {
+    if (!s->clock_ns && !session_in_time(s))
+        return false;
     if (!account_may_send(s, slot))
         return true;
-    if (!s->clock_ns && !session_clock(s))
-        return false;
+    if (!s->clock_ns)
+        session_clock(s);
     send(s, slot);
     return true;
 }
@@ -311,7 +313,8 @@ static void judge_retry(struct session *s, struct slot *slot, struct answer *a)
         destroy_put_off(s, wait);
         return;
     }
-    if (++s->retries >= (unsigned)s->core->config->jobs.attempts) {
+    bool last_look = session_failing(s); /* is worth every try that its limit leaves */
+    if (++s->retries >= (unsigned)s->core->config->jobs.attempts && !last_look) {
         session_fail_answer(s, a);
         return;
     }

@@ -32,7 +32,7 @@
 #define DESTROY_FOR_NS (15 * 60 * NS_PER_S) /* a sandbox may be in creation that long */
 #define KEY_EVERY_NS (60 * NS_PER_S)
 #define CALL_LIMIT_NS (60 * NS_PER_S) /* LIMIT_CALL: look-ups, KEEP with its pause of 11 s */
-#define LAST_LIMIT_NS (30 * NS_PER_S) /* for the look before a failure */
+#define LAST_LIMIT_NS (60 * NS_PER_S) /* for the look before a failure */
 #define SAME_FACTS_MAX 8              /* OKs without a new fact */
 
 enum node_kind { NODE_SESSION, NODE_PART, NODE_LANE, NODE_ACCOUNT, NODE_BATCH };
@@ -245,7 +245,8 @@ void session_goals_met(struct session *);
 void session_fail(struct session *, enum error_code, const char *message);
 void session_fail_answer(struct session *, struct answer *); /* takes the strings */
 void session_deadline(struct session *); /* its deadline or its step's limit went by */
-bool session_clock(struct session *);    /* starts it; false: it has failed instead */
+bool session_in_time(struct session *);  /* false: its turn came too late, it has failed */
+void session_clock(struct session *);    /* its time begins */
 void session_unclock(struct session *);  /* not yet, after all */
 void session_lost(struct session *, struct answer *);
 void session_committed(struct session *);               /* buries it */

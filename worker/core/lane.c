@@ -12,6 +12,9 @@
 
 #include "common/xalloc.h"
 
+#define PUT_OFF_FIRST_NS (200 * NS_PER_MS)
+#define PUT_OFF_MOST_NS (30 * NS_PER_S)
+
 struct lane *lane_get(struct core *c, const char *session_id)
 {
     struct lane *l;
@@ -156,6 +159,15 @@ void destroy_new(struct core *c, struct part *p, struct lane *l, struct account 
     s->log = (struct log_scope){.fields = s->log_fields, .n = 1};
 }
 
+/* 0.2 s, doubled by every try, at most 30 s. */
+static uint64_t put_off_ns(unsigned tries)
+{
+    uint64_t ns = PUT_OFF_FIRST_NS;
+    for (; tries > 1 && ns < PUT_OFF_MOST_NS; tries--)
+        ns *= 2;
+    return MIN(ns, PUT_OFF_MOST_NS);
+}
+
 void destroy_put_off(struct session *s, uint64_t after_ns)
 {
     struct core *c = s->core;
@@ -167,7 +179,7 @@ void destroy_put_off(struct session *s, uint64_t after_ns)
     s->phase = N_PHASES;
     s->limit = LIMIT_NONE;
     s->again++;
-    s->limit_ns = c->now_ns + jitter_ns(&c->rng, MAX(after_ns, NS_PER_MS));
+    s->limit_ns = c->now_ns + jitter_ns(&c->rng, MAX(after_ns, put_off_ns(s->again)));
     bool too_long = c->now_ns - s->taken_ns > DESTROY_FOR_NS;
     if (too_long || c->draining) {
         log_warn(&s->log, "a sandbox could not be destroyed in time, the sweep will find it",

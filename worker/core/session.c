@@ -151,8 +151,8 @@ void session_unclock(struct session *s)
 {
     s->clock_ns = 0;
     s->limit_ns = NEVER;
-    s->deadline_ns = MIN(wall_to_ns(s->core, s->job->deadline_ms),
-                         wall_to_ns(s->core, s->job->expires_at_ms));
+    s->deadline_ns =
+        MIN(wall_to_ns(s->core, s->job->deadline_ms), wall_to_ns(s->core, s->job->expires_at_ms));
 }
 
 void session_begin(struct session *s)
@@ -180,7 +180,15 @@ static bool expired(const struct session *s)
     return too_old || (j->expires_at_ms && now >= j->expires_at_ms);
 }
 
-bool session_clock(struct session *s)
+bool session_in_time(struct session *s)
+{
+    if (!session_is_start(s) || !expired(s))
+        return true;
+    session_fail(s, ERR_EXPIRED, "the job was too old when its turn came");
+    return false;
+}
+
+void session_clock(struct session *s)
 {
     struct core *c = s->core;
     s->clock_ns = c->now_ns;
@@ -189,10 +197,6 @@ bool session_clock(struct session *s)
     engine_limit(s);
     s->deadline_ns =
         MIN(wall_to_ns(c, s->job->deadline_ms), c->now_ns + s->job->timeout_seconds * NS_PER_S);
-    if (!session_is_start(s) || !expired(s))
-        return true;
-    session_fail(s, ERR_EXPIRED, "the job was too old when its turn came");
-    return false;
 }
 
 /* ---- ending ---- */
@@ -246,8 +250,8 @@ static bool goes_on(struct session *s)
 static enum cleanup cleanup_of(const struct session *s)
 {
     const struct box *b = s->box;
-    if (!session_is_start(s))
-        return s->facts & EXISTS ? CLEANUP_KEPT : CLEANUP_NONE;
+    if (!session_is_start(s) && (s->facts & EXISTS) && (s->facts & OURS))
+        return b->provisional ? CLEANUP_SCHEDULED : CLEANUP_KEPT;
     if (!b->id || !(s->facts & EXISTS) || !b->ours)
         return b->id && b->maybe_kept ? CLEANUP_KEPT : CLEANUP_NONE;
     if (b->was_there || b->maybe_kept || !b->provisional)
@@ -283,11 +287,17 @@ void session_goals_met(struct session *s)
     finish(s, types[s->job->type]);
 }
 
-/* Failures before which nobody has looked whether the session has a sandbox all the same. */
+/* Failures that leave it open whether the session has a sandbox: nobody has looked, or the look (or
+ * the create) got no answer. An earlier delivery of this very job may have kept one. */
 static bool says_nothing_of_the_box(enum error_code code)
 {
-    return code == ERR_EXPIRED || code == ERR_QUOTA_EXCEEDED || code == ERR_NO_CAPACITY ||
-           code == ERR_RATE_LIMITED || code == ERR_CANCELLED;
+    static const bool open[N_ERRORS] = {
+        [ERR_EXPIRED] = true,           [ERR_QUOTA_EXCEEDED] = true,
+        [ERR_NO_CAPACITY] = true,       [ERR_RATE_LIMITED] = true,
+        [ERR_CANCELLED] = true,         [ERR_PROVIDER_UNAVAILABLE] = true,
+        [ERR_PROVIDER_PROTOCOL] = true, [ERR_DEADLINE_EXCEEDED] = true,
+        [ERR_START_TIMEOUT] = true};
+    return open[code];
 }
 
 static const struct goal *last_goals(struct session *s)
@@ -347,7 +357,8 @@ void session_fail_answer(struct session *s, struct answer *a)
     }
     if (!a->code)
         a->code = ERR_INTERNAL;
-    bool queued = a->code == ERR_EXPIRED || (s->phase == N_PHASES && !s->requests);
+    bool queued = a->code == ERR_EXPIRED || (s->parked && !s->clock_ns) ||
+                  (s->phase == N_PHASES && !s->requests);
     why_set(&s->why, a, queued ? STEP_QUEUE : s->step);
     fail(s);
 }
@@ -369,7 +380,7 @@ static enum error_code late_code(const struct session *s)
         [STOP] = ERR_PROVIDER_UNAVAILABLE, [DELETE] = ERR_PROVIDER_UNAVAILABLE};
     bool at_limit = s->core->now_ns >= s->limit_ns;
     bool says_enough = s->phase == CREATE || s->phase == START || s->phase == PROBE;
-    if (s->phase >= N_PHASES || (!at_limit && !says_enough))
+    if (s->phase >= N_PHASES || !s->clock_ns || (!at_limit && !says_enough))
         return ERR_DEADLINE_EXCEEDED;
     return codes[s->phase];
 }

@@ -141,6 +141,17 @@ static void settle_delete(struct session *s)
     }
 }
 
+static void settle_stop(struct session *s)
+{
+    const struct box *b = s->box;
+    if (b->provisional && b->state == BOX_TRANSIENT) { /* no stop is taken before it is made */
+        s->cleanup = CLEANUP_SCHEDULED;
+        s->facts |= RESTS;
+    } else if (b->state == BOX_RESTS) {
+        s->facts |= RESTS;
+    }
+}
+
 /* Stop and delete, once they have looked. */
 static void settle_end(struct session *s)
 {
@@ -162,8 +173,8 @@ static void settle_end(struct session *s)
     s->was = xstrdup0(s->box->state_name);
     if (s->job->type == JOB_DELETE)
         settle_delete(s);
-    else if (s->box->state == BOX_RESTS)
-        s->facts |= RESTS;
+    else
+        settle_stop(s);
 }
 
 static void settle_destroy(struct session *s)
@@ -191,7 +202,7 @@ void session_settle(struct session *s)
         settle_start(s);
     else
         settle_end(s);
-    if ((s->facts & KEPT) &&
-        !s->box->was_there) /* kept by this job: now only a step's limit ends it */
+    bool kept_by_it = session_is_start(s) && (s->facts & KEPT) && !s->box->was_there;
+    if (kept_by_it) /* now only a step's limit ends it */
         s->deadline_ns = NEVER;
 }

@@ -164,6 +164,8 @@ static enum asked fake_ask(const struct deal *d, struct call *call, struct answe
                   : d->phase == PROBE ? SCOPE_FREE
                                       : SCOPE_GENERAL;
     call->url = xasprintf("%s%s %s", phase_names[d->phase], d->slot ? "+" : "", about(d));
+    call->body = xstrdup(d->job ? d->job->event_id : "");
+    call->content_type = "text/plain";
     return ASKED_CALL;
 }
 
@@ -277,10 +279,17 @@ static void load_config(struct config *c)
     c->n_providers = 2;
 }
 
+static void drop_line(void *arg, const char *line, size_t len)
+{
+    (void)arg;
+    assert_int_equal(strlen(line), len);
+}
+
 struct world *world_new(void)
 {
     struct world *w = xcalloc(1, sizeof *w);
-    log_setup(LOG_LEVEL_ERROR, LOG_LOGFMT);
+    log_setup(LOG_LEVEL_DEBUG, LOG_LOGFMT);
+    log_capture(drop_line, NULL);
     metrics_reset();
     load_config(&w->config);
     w->calls = xcalloc(CALLS_MAX, sizeof *w->calls);
@@ -315,6 +324,7 @@ void world_free(struct world *w)
     core_free(w->core);
     outbox_done(&w->out);
     cJSON_Delete(w->event);
+    w->config.n_providers = ARRAY_LEN(w->fakes);
     config_done(&w->config);
     free(w->ready_ids);
     free(w->calls);
@@ -343,6 +353,7 @@ static void note_call(struct world *w, const struct effect *e)
     struct pending *p = &w->calls[w->n_calls++];
     *p = (struct pending){.id = e->call.id, .step = e->call.step};
     snprintf(p->text, sizeof p->text, "%s", e->call.call.url);
+    snprintf(p->job, sizeof p->job, "%s", e->call.call.body ? e->call.call.body : "");
 }
 
 static bool drop_call(struct world *w, uint64_t id)

@@ -56,6 +56,7 @@ struct pending {
     uint64_t id;
     enum step step;
     char text[CALL_TEXT];
+    char job[64]; /* the event id of the job that asks; "": none */
 };
 
 struct world {

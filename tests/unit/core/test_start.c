@@ -443,7 +443,7 @@ static void test_an_absolute_deadline(void **state)
     advance(w, 9999);
     assert_null(w->batch);
     advance(w, 1);
-    expect_failed(w, "S1", "deadline_exceeded", "create", NULL);
+    expect_failed(w, "S1", "start_timeout", "create", NULL);
 }
 
 static void test_progress_is_told_when_there_is_a_topic(void **state)

@@ -1,0 +1,363 @@
+/* Our standing with the provider: create tokens and who waits for them, 429, a refused key. */
+#include "tests/unit/core/fixture.h"
+
+static const struct rate refused_key = {
+    .limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
+
+/* The owner of one of four partitions has one token, and three more a minute. */
+static void few_tokens(struct world *w)
+{
+    w->config.providers[0].creates_per_minute = 16;
+    world_restart(w);
+    assign(w, 0, 0, NULL);
+}
+
+/* Moves on until something happens; how long that took. */
+static uint64_t wait_for_call(struct world *w)
+{
+    uint64_t begin = w->now_ns;
+    size_t before = w->n_calls;
+    for (int i = 0; i < 1000 && w->n_calls == before; i++)
+        advance(w, 1000);
+    assert_true(w->n_calls > before);
+    return w->now_ns - begin;
+}
+
+/* ---- parked ---- */
+
+static void test_a_start_without_a_token_is_parked(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    expect_calls(w, 1);
+    assert_true(w->open[0]);
+    start(w, "S2", "");
+    expect_calls(w, 1);
+    assert_string_equal(phase_of(w, 0, 1), "parked");
+    assert_int_equal(status_of(w).parked, 1);
+    assert_int_equal(metric_value(M_JOBS_PARKED, 0), 1);
+    assert_false(w->open[0]); /* nothing more is taken from its partition */
+    assert_in_range(wait_for_call(w), 20 * NS_PER_S, 21 * NS_PER_S);
+    expect_call(w, "create fleet.S2");
+    assert_true(w->open[0]);
+    assert_int_equal(status_of(w).parked, 0);
+}
+
+static void test_first_come_first_served(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    assign(w, 1, 0, NULL);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    job_at(w, 1, 0, "start", "S3", "");
+    assert_int_equal(status_of(w).parked, 2);
+    wait_for_call(w);
+    expect_call(w, "create fleet.S2");
+    expect_no_call(w, "create fleet.S3");
+    wait_for_call(w);
+    expect_call(w, "create fleet.S3");
+}
+
+/* Tokens or not: who comes later waits behind those that wait. */
+static void test_nobody_overtakes(void **state)
+{
+    struct world *w = *state;
+    const struct rate blocked = {
+        .retry_after_ms = 5000, .limit = -1, .remaining = -1, .reset_s = -1};
+    start(w, "S1", "");
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_RATE_LIMITED, .rate = &blocked);
+    start(w, "S2", "");
+    assert_int_equal(status_of(w).parked, 1);
+    advance(w, 1500); /* S1 wants again: behind S2 */
+    assert_int_equal(status_of(w).parked, 2);
+    advance(w, 3499);
+    expect_calls(w, 0);
+    advance(w, 1);
+    expect_calls(w, 2);
+    assert_string_equal(w->calls[0].text, "create fleet.S2");
+    assert_string_equal(w->calls[1].text, "create fleet.S1");
+}
+
+static void test_the_clock_begins_with_the_token(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "'timeout_seconds':18");
+    uint64_t waited = wait_for_call(w);
+    expect_call(w, "create fleet.S2");
+    advance(w, 15000);
+    to_ready(w, "S2", "b2");
+    const cJSON *timings = json_get(w->event, "timings_ms");
+    assert_in_range(json_int(timings, "queue", 0), waited / NS_PER_MS - 1000, waited / NS_PER_MS);
+    assert_in_range(json_int(timings, "create", 0), 15000, 16000);
+}
+
+/* Who looked first and found nothing waits for its token without a clock as well. */
+static void test_the_clock_begins_with_the_token_after_a_look(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "'mode':'resume','timeout_seconds':15,'timeouts':{'create':15}");
+    expect_call(w, "find fleet.S2");
+    advance(w, 2000);
+    missing(w);
+    assert_string_equal(phase_of(w, 0, 1), "parked");
+    wait_for_call(w);
+    to_ready(w, "S2", "b2");
+    expect_field(w, "timings_ms.find", "2000");
+    const cJSON *timings = json_get(w->event, "timings_ms");
+    int64_t total = json_int(timings, "total", 0);
+    assert_in_range(json_int(timings, "queue", 0), total - 2000 - 1000, total - 2000);
+}
+
+static void test_expired_while_parked(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "'expires_at':'2023-11-14T22:13:30Z'");
+    advance(w, 10000);
+    assert_int_equal(status_of(w).parked, 0);
+    expect_call(w, "find fleet.S2");
+    missing(w);
+    expect_failed(w, "S2", "expired", "queue", NULL);
+    assert_true(w->open[0]);
+}
+
+static void test_out_of_time_while_parked(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "'deadline':'2023-11-14T22:13:30Z'");
+    advance(w, 10000);
+    expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
+}
+
+static void test_cancelled_while_parked(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    job_at(w, 0, 2, "delete", "S2", "");
+    assert_int_equal(status_of(w).parked, 0);
+    expect_call(w, "find fleet.S2");
+    missing(w);
+    expect_failed(w, "S2", "cancelled", "queue", NULL);
+}
+
+static void test_too_old_when_its_token_came(void **state)
+{
+    struct world *w = *state;
+    w->config.jobs.max_age_seconds = 15;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    start(w, "S3", "");
+    wait_for_call(w);
+    expect_call(w, "find fleet.S2");
+    expect_call(w, "find fleet.S3"); /* nor does it cost a token: the next one's turn at once */
+}
+
+static void test_a_partition_that_goes_frees_its_place(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    assign(w, 1, 0, NULL);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    job_at(w, 1, 0, "start", "S3", "");
+    lose(w, 0);
+    assert_int_equal(status_of(w).parked, 1);
+    wait_for_call(w);
+    expect_call(w, "create fleet.S3");
+}
+
+static void test_a_share_of_nothing_parks(void **state)
+{
+    struct world *w = *state;
+    w->config.providers[0].creates_per_minute = 0;
+    world_restart(w);
+    assign(w, 0, 0, NULL);
+    start(w, "S1", "");
+    assert_int_equal(status_of(w).parked, 1);
+    advance(w, 3600 * 1000);
+    assert_int_equal(status_of(w).parked, 1);
+}
+
+static void test_the_other_providers_tokens_are_its_own(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    job_at(w, 0, 1, "start", "S2", "'provider':'other'");
+    expect_call(w, "create fleet.S2");
+}
+
+/* ---- 429 ---- */
+
+static void test_429_holds_the_scope_back(void **state)
+{
+    struct world *w = *state;
+    const struct rate blocked = {
+        .retry_after_ms = 5000, .limit = 600, .remaining = 0, .reset_s = -1};
+    start(w, "S1", "");
+    expect_call(w, "create fleet.S1");
+    made(w, "b1");
+    expect_call(w, "start b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 10, .code = ERR_RATE_LIMITED, .rate = &blocked);
+    stop(w, "S2", "");
+    start(w, "S3", ""); /* creates are another scope */
+    expect_call(w, "create fleet.S3");
+    expect_calls(w, 1);
+    advance(w, 4999);
+    expect_calls(w, 1);
+    advance(w, 1);
+    expect_calls(w, 3);
+    expect_call(w, "start b1");
+    expect_call(w, "find fleet.S2");
+    assert_int_equal(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 0);
+}
+
+static void test_rate_limited_to_the_end(void **state)
+{
+    struct world *w = *state;
+    const struct rate blocked = {
+        .retry_after_ms = 600000, .limit = -1, .remaining = -1, .reset_s = -1};
+    start(w, "S1", "'timeouts':{'create':30}");
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 10, .code = ERR_RATE_LIMITED, .rate = &blocked);
+    advance(w, 30000);
+    expect_call(w, "find fleet.S1"); /* the look before it is of another scope */
+    missing(w);
+    expect_failed(w, "S1", "rate_limited", "create", NULL);
+}
+
+/* ---- the key ---- */
+
+static void key_refused(struct world *w)
+{
+    start(w, "S1", "'timeouts':{'create':3000},'timeout_seconds':3000");
+    expect_call(w, "create fleet.S1");
+    made(w, "b1");
+    expect_call(w, "start b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_UNAUTHORIZED, .rate = &refused_key);
+    assert_true(status_of(w).unauthorized);
+    assert_false(w->open[0]);
+}
+
+static void test_a_refused_key_stops_everything(void **state)
+{
+    struct world *w = *state;
+    key_refused(w);
+    advance(w, 59999);
+    expect_calls(w, 0);
+    advance(w, 1);
+    expect_calls(w, 1);
+    expect_call(w, "key daytona");
+    ANSWER(w, .verdict = REFUSE, .rate = &refused_key);
+    advance(w, 59999);
+    expect_calls(w, 0);
+    advance(w, 1);
+    expect_call(w, "key daytona");
+    ANSWER(w, .verdict = RETRY, .fault = FAULT_TIMEOUT); /* no word of the key */
+    assert_true(status_of(w).unauthorized);
+    advance(w, 60000);
+    expect_call(w, "key daytona");
+    done(w, 0);
+    assert_false(status_of(w).unauthorized);
+    assert_true(w->open[0]);
+    expect_call(w, "start b1"); /* where it was */
+}
+
+static void test_who_is_parked_waits_for_the_key_too(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    key_refused(w);
+    start(w, "S2", "");
+    assert_int_equal(status_of(w).parked, 1);
+    advance(w, 60000);
+    expect_calls(w, 1);
+    expect_call(w, "key daytona");
+    advance(w, 100000);
+    expect_calls(w, 1);
+    done(w, 0);
+    expect_call(w, "create fleet.S2");
+    expect_call(w, "start b1");
+}
+
+static void test_jobs_in_flight_end_with_their_time(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'timeout_seconds':30");
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_UNAUTHORIZED,
+           .message = "the key was refused", .rate = &refused_key);
+    advance(w, 30000);
+    expect_failed(w, "S1", "unauthorized", "create", NULL);
+    expect_field(w, "error.message", "the key was refused");
+}
+
+static void test_probes_need_no_key(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    start(w, "S2", "");
+    to_probe(w, "S1", "b1");
+    expect_call(w, "create fleet.S2");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .rate = &refused_key);
+    expect_call(w, "probe b1");
+    again(w, 100);
+    advance(w, 150);
+    expect_call(w, "probe b1");
+    done(w, ANSWERS);
+    expect_calls(w, 0); /* the KEEP waits */
+}
+
+static void test_one_key_of_two_stops_the_taking(void **state)
+{
+    struct world *w = *state;
+    job_at(w, 0, 0, "start", "S1", "'provider':'other'");
+    start(w, "S2", "");
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .rate = &refused_key);
+    assert_false(w->open[0]);
+    expect_call(w, "create fleet.S2"); /* the other provider's jobs go on */
+    made(w, "b2");
+    expect_call(w, "start b2");
+    advance(w, 60000);
+    expect_call(w, "key other");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_a_start_without_a_token_is_parked),
+        WORLD_TEST(test_first_come_first_served),
+        WORLD_TEST(test_nobody_overtakes),
+        WORLD_TEST(test_the_clock_begins_with_the_token),
+        WORLD_TEST(test_the_clock_begins_with_the_token_after_a_look),
+        WORLD_TEST(test_expired_while_parked),
+        WORLD_TEST(test_out_of_time_while_parked),
+        WORLD_TEST(test_cancelled_while_parked),
+        WORLD_TEST(test_too_old_when_its_token_came),
+        WORLD_TEST(test_a_partition_that_goes_frees_its_place),
+        WORLD_TEST(test_a_share_of_nothing_parks),
+        WORLD_TEST(test_the_other_providers_tokens_are_its_own),
+        WORLD_TEST(test_429_holds_the_scope_back),
+        WORLD_TEST(test_rate_limited_to_the_end),
+        WORLD_TEST(test_a_refused_key_stops_everything),
+        WORLD_TEST(test_who_is_parked_waits_for_the_key_too),
+        WORLD_TEST(test_jobs_in_flight_end_with_their_time),
+        WORLD_TEST(test_probes_need_no_key),
+        WORLD_TEST(test_one_key_of_two_stops_the_taking),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,297 @@
+/* stop-session and delete-session. */
+#include "tests/unit/core/fixture.h"
+
+/* ---- stop ---- */
+
+static void test_stop_of_a_running_one(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "stop b1");
+    again(w, 500);
+    expect_calls(w, 0);
+    advance(w, 600);
+    expect_call(w, "stop b1");
+    ANSWER(w, .set = RESTS, .clear = RUNS, .box = "rests");
+    expect_event(w, "S1", "session-stopped");
+    expect_field(w, "sandbox.id", "b1");
+    expect_field(w, "sandbox.was", "runs");
+    committed(w);
+    advance(w, 1000);
+    expect_quiet(w);
+}
+
+static void test_stop_of_one_at_rest(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept rests");
+    expect_calls(w, 0);
+    expect_event(w, "S1", "session-stopped");
+    expect_field(w, "sandbox.was", "rests");
+}
+
+static void test_stop_of_a_provisional_one_destroys_it(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours provisional runs");
+    expect_call(w, "stop b1");
+    ANSWER(w, .set = RESTS | GONE);
+    expect_event(w, "S1", "session-stopped");
+}
+
+static void test_nothing_to_stop(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    missing(w);
+    expect_failed(w, "S1", "not_found", "find", NULL);
+}
+
+static void test_stop_of_a_foreign_one(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 kept runs");
+    expect_failed(w, "S1", "session_exists", "find", "kept");
+}
+
+static void test_stop_that_does_not_end(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "stop b1");
+    advance(w, 120 * 1000);
+    assert_int_equal(w->cancels, 1);
+    expect_failed(w, "S1", "provider_unavailable", "stop", "kept");
+}
+
+static void test_stop_has_a_deadline(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "'timeout_seconds':10");
+    expect_call(w, "find fleet.S1");
+    advance(w, 10000);
+    expect_failed(w, "S1", "deadline_exceeded", "find", NULL);
+}
+
+static void test_stop_retries(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    for (int i = 0; i < 3; i++) {
+        expect_call(w, "find fleet.S1");
+        retry(w, ERR_PROVIDER_UNAVAILABLE);
+        advance(w, 1000);
+    }
+    expect_failed(w, "S1", "provider_unavailable", "find", NULL);
+}
+
+static void test_stop_loses_it(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "stop b1");
+    lost(w, NULL);
+    expect_failed(w, "S1", "start_failed", "stop", "kept");
+}
+
+static void test_stop_by_id(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "'sandbox':{'id':'x1'}");
+    expect_call(w, "find x1");
+}
+
+static void test_stop_after_a_start_asks_by_its_id(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    to_ready(w, "S1", "b1");
+    committed(w);
+    stop(w, "S1", "");
+    expect_call(w, "find b1");
+    found(w, "b1 mine ours kept runs");
+    expect_call(w, "stop b1");
+    ANSWER(w, .set = RESTS);
+    expect_event(w, "S1", "session-stopped");
+    committed(w);
+    delete(w, "S1", ""); /* it is remembered still */
+    expect_call(w, "find b1");
+    missing(w);
+    expect_event(w, "S1", "session-deleted");
+    committed(w);
+    start(w, "S1", ""); /* and now forgotten */
+    expect_call(w, "create fleet.S1");
+}
+
+/* ---- delete ---- */
+
+static void test_delete_of_a_kept_one(void **state)
+{
+    struct world *w = *state;
+    delete(w, "S1", "'metadata':{'x':1}");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs job=session-jobs/0/0");
+    expect_call(w, "delete b1");
+    done(w, GONE);
+    expect_event(w, "S1", "session-deleted");
+    expect_field(w, "sandbox.id", "b1");
+    expect_field(w, "sandbox.was", "runs");
+    expect_field(w, "metadata", "{\"x\":1}");
+    committed(w);
+    advance(w, 1000);
+    expect_quiet(w);
+}
+
+static void test_delete_of_nothing(void **state)
+{
+    struct world *w = *state;
+    delete(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    missing(w);
+    expect_event(w, "S1", "session-deleted");
+    expect_field(w, "sandbox", "null");
+}
+
+static void test_delete_of_a_foreign_one(void **state)
+{
+    struct world *w = *state;
+    delete(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 kept runs");
+    expect_failed(w, "S1", "session_exists", "find", "kept");
+}
+
+static void test_delete_of_a_provisional_one_is_a_destroy(void **state)
+{
+    struct world *w = *state;
+    delete(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours provisional runs");
+    expect_calls(w, 0);
+    expect_event(w, "S1", "session-deleted"); /* reported at once */
+    committed(w);
+    expect_call(w, "find b1");
+    found(w, "b1 ours provisional runs");
+    expect_call(w, "stop b1");
+}
+
+static void test_a_late_delete_destroys_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *members, *box;
+        bool late;
+    } cases[] = {
+        {"", "b1 ours kept runs job=session-jobs/0/6", true},
+        {"", "b1 ours provisional runs job=session-jobs/0/6", true},
+        {"", "b1 ours kept runs job=session-jobs/0/5", false},
+        {"", "b1 ours kept runs job=session-jobs/0/4", false},
+        {"", "b1 ours kept runs job=session-jobs/1/6", false},  /* another partition's */
+        {"", "b1 ours kept runs job=session-jobs/01/6", false}, /* not ours, nor a number */
+        {"", "b1 ours kept runs job=session-jobs/0/6x", false},
+        {"", "b1 ours kept runs job=6", false},
+        {"", "b1 ours kept runs", false},
+        {"'sandbox':{'id':'b1'}", "b1 ours kept runs job=session-jobs/0/6", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct world *w = world_new();
+        assign(w, 0, 5, NULL);
+        delete(w, "S1", cases[i].members);
+        expect_calls(w, 1);
+        w->current = w->calls[0];
+        found(w, cases[i].box);
+        if (cases[i].late) {
+            expect_failed(w, "S1", "session_exists", "find", "kept");
+            expect_field(w, "error.message",
+                         "sandbox b1 was made by the later job session-jobs/0/6");
+            committed(w);
+            advance(w, 1000);
+            expect_quiet(w);
+        } else {
+            expect_call(w, "delete b1");
+        }
+        world_free(w);
+    }
+}
+
+static void delete_is_out(struct world *w)
+{
+    delete(w, "S1", "'timeout_seconds':10");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "delete b1");
+    start(w, "S1", "");
+    advance(w, 10000);
+}
+
+/* The lane must not go on while a DELETE may still be carried out. */
+static void test_delete_waits_for_its_answer(void **state)
+{
+    struct world *w = *state;
+    delete_is_out(w);
+    assert_null(w->batch);
+    expect_calls(w, 1);
+    advance(w, 10000);
+    done(w, GONE);
+    expect_event(w, "S1", "session-deleted");
+}
+
+static void test_delete_waits_for_the_look_after_it(void **state)
+{
+    struct world *w = *state;
+    delete_is_out(w);
+    retry(w, ERR_PROVIDER_UNAVAILABLE);
+    advance(w, 1000);
+    expect_call(w, "delete b1");
+    done(w, GONE);
+    expect_event(w, "S1", "session-deleted");
+}
+
+static void test_delete_does_not_wait_for_ever(void **state)
+{
+    struct world *w = *state;
+    delete_is_out(w);
+    advance(w, 29999);
+    assert_null(w->batch);
+    advance(w, 1);
+    expect_failed(w, "S1", "provider_unavailable", "delete", "kept");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_stop_of_a_running_one),
+        WORLD_TEST(test_stop_of_one_at_rest),
+        WORLD_TEST(test_stop_of_a_provisional_one_destroys_it),
+        WORLD_TEST(test_nothing_to_stop),
+        WORLD_TEST(test_stop_of_a_foreign_one),
+        WORLD_TEST(test_stop_that_does_not_end),
+        WORLD_TEST(test_stop_has_a_deadline),
+        WORLD_TEST(test_stop_retries),
+        WORLD_TEST(test_stop_loses_it),
+        WORLD_TEST(test_stop_by_id),
+        WORLD_TEST(test_stop_after_a_start_asks_by_its_id),
+        WORLD_TEST(test_delete_of_a_kept_one),
+        WORLD_TEST(test_delete_of_nothing),
+        WORLD_TEST(test_delete_of_a_foreign_one),
+        WORLD_TEST(test_delete_of_a_provisional_one_is_a_destroy),
+        cmocka_unit_test(test_a_late_delete_destroys_nothing),
+        WORLD_TEST(test_delete_waits_for_its_answer),
+        WORLD_TEST(test_delete_waits_for_the_look_after_it),
+        WORLD_TEST(test_delete_does_not_wait_for_ever),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
