@@ -330,7 +330,7 @@ static void redirect_dots(struct call *c)
                            "<title>Redirecting</title>\n</head>\n<body>\n<pre>Redirecting to %s"
                            "</pre>\n</body>\n</html>\n",
                            to);
-    reply_header(c->re, "Location", to);
+    sim_reply_header(c->re, "Location", to);
     text_reply(c, 301, "text/html; charset=UTF-8", page);
     free(page);
     free(to);
@@ -348,7 +348,7 @@ static void serve_api(struct call *c)
         call_read_body(c);
     if (c->re->status) /* bodies are read before anything else, even before that header is set */
         return;
-    reply_header(c->re, version_header, version);
+    sim_reply_header(c->re, version_header, version);
     if (peer_blocked(c))
         return;
     if (!c->route) {
@@ -419,7 +419,7 @@ static void handle(struct model *m, struct call *c)
         return;
     }
     call_parse(c);
-    if (fault && fault->what == FAULT_STATUS)
+    if (fault && fault->what == FAULT_STATUS) /* it never gets to Daytona: of kind "other" */
         api_error(c, fault->status, "%s", reason_phrase(fault->status));
     else
         serve(c);
@@ -439,7 +439,7 @@ void model_request(struct model *m, uint64_t now_ns, const struct sim_request *r
     handle(m, &c);
     if (!out->held)
         finish_reply(m, out);
-    call_done(&c);
+    sim_call_done(&c);
 }
 
 bool model_advance(struct model *m, uint64_t now_ns, struct sim_reply *out)

@@ -106,6 +106,17 @@ void model_on_destroyed(struct model *, void (*sink)(void *arg, const char *line
 /* Hands every sandbox that still has its name to that sink, too: the end of the world. */
 void model_close_ledger(struct model *);
 
+/* Every sandbox ever made, in order: the ledger for a host that checks it after every step. */
+struct sim_sandbox { /* all borrowed for the call */
+    const char *id, *name /* as created */, *labels /* JSON */, *state;
+    bool live;                /* it has its name */
+    int64_t auto_delete;      /* 0: ephemeral; at the end, if it is not live */
+    const char *destroyed_by; /* "delete" "stop" "auto_stop" "auto_delete"; NULL: live */
+    unsigned servers_started;
+};
+void model_each_sandbox(const struct model *, void (*visit)(void *arg, const struct sim_sandbox *),
+                        void *arg);
+
 /* The ledger as GET /_sim/ledger prints it. */
 void model_ledger(const struct model *, struct buf *out);
 

@@ -74,7 +74,7 @@ void call_parse(struct call *c)
     }
 }
 
-void call_done(struct call *c)
+void sim_call_done(struct call *c)
 {
     cJSON_Delete(c->body);
     free(c->path);
@@ -82,7 +82,7 @@ void call_done(struct call *c)
     free(c->query_text);
 }
 
-const char *call_header(const struct call *c, const char *name)
+const char *sim_call_header(const struct call *c, const char *name)
 {
     for (size_t i = 0; i < c->rq->n_headers; i++)
         if (!strcasecmp(c->rq->headers[i].name, name))
@@ -128,7 +128,7 @@ static bool is_json_type(const char *type)
 void call_read_body(struct call *c)
 {
     const struct sim_request *rq = c->rq;
-    c->json_type = is_json_type(call_header(c, "Content-Type"));
+    c->json_type = is_json_type(sim_call_header(c, "Content-Type"));
     if (!rq->body_len)
         return;
     if (rq->body_len > API_BODY_MAX) {
@@ -149,7 +149,7 @@ void call_read_body(struct call *c)
 
 /* ---- replies ---- */
 
-void reply_header(struct sim_reply *re, const char *name, const char *value)
+void sim_reply_header(struct sim_reply *re, const char *name, const char *value)
 {
     ASSERT(re->n_headers < SIM_REPLY_HEADERS);
     re->headers[re->n_headers].name = name;
@@ -159,7 +159,7 @@ void reply_header(struct sim_reply *re, const char *name, const char *value)
 void reply_json(struct call *c, int status)
 {
     c->re->status = status;
-    reply_header(c->re, "Content-Type", "application/json; charset=utf-8");
+    sim_reply_header(c->re, "Content-Type", "application/json; charset=utf-8");
 }
 
 const char *reason_phrase(int status)
@@ -254,7 +254,7 @@ void go_error(struct call *c, int status, const char *fmt, ...)
         !strncmp(message, "invalid body request", 20) ? "INVALID_REQUEST_BODY" : go_code(status);
     struct buf *b = &c->re->body;
     c->re->status = status;
-    reply_header(c->re, "Content-Type", "application/json");
+    sim_reply_header(c->re, "Content-Type", "application/json");
     buf_addf(b, "{\"statusCode\":%d,\"message\":", status);
     json_quote(b, message, strlen(message));
     if (code) {
@@ -274,7 +274,7 @@ void go_error(struct call *c, int status, const char *fmt, ...)
 void text_reply(struct call *c, int status, const char *type, const char *text)
 {
     c->re->status = status;
-    reply_header(c->re, "Content-Type", type);
+    sim_reply_header(c->re, "Content-Type", type);
     buf_adds(&c->re->body, text);
 }
 

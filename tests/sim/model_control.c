@@ -32,7 +32,7 @@ void violation(struct model *m, const char *fmt, ...)
 static void plain_json(struct call *c, int status)
 {
     c->re->status = status;
-    reply_header(c->re, "Content-Type", "application/json");
+    sim_reply_header(c->re, "Content-Type", "application/json");
 }
 
 static void ok(struct call *c)

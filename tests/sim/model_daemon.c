@@ -361,7 +361,7 @@ static void print_lines(struct buf *b, const struct stream *out, uint64_t now, i
 
 static bool wants_json(const struct call *c)
 {
-    const char *version = call_header(c, "X-Daytona-SDK-Version");
+    const char *version = sim_call_header(c, "X-Daytona-SDK-Version");
     const char *dot = version ? strchr(version, '.') : NULL;
     int64_t major, minor;
     return dot && parse_i64(version, (size_t)(dot - version), 0, INT32_MAX, &major) &&
@@ -455,7 +455,7 @@ static void plain_log(struct call *c, const struct command *cmd)
 {
     struct buf *b = &c->re->body;
     bool marked =
-        call_header(c, "X-Daytona-SDK-Version") || call_header(c, "X-Daytona-Split-Output");
+        sim_call_header(c, "X-Daytona-SDK-Version") || sim_call_header(c, "X-Daytona-Split-Output");
     c->re->status = 200;
     if (marked)
         read_marked(&cmd->out, c->m->now, b);
@@ -463,7 +463,7 @@ static void plain_log(struct call *c, const struct command *cmd)
         stream_read(&cmd->out, c->m->now, 0, b);
     if (!b->len)
         return;
-    reply_header(c->re, "Content-Type", "text/plain; charset=utf-8");
+    sim_reply_header(c->re, "Content-Type", "text/plain; charset=utf-8");
     if (b->data[b->len - 1] != '\n')
         buf_addc(b, '\n');
 }

@@ -23,6 +23,7 @@ static void finish_hold(struct model *m, struct hold *h)
     struct sim_reply *re = &h->reply;
     finish_reply(m, re);
     route_count(m, h->route, re->status);
+    m->lost += re->lost;
     if (!h->gone) {
         GROW(m->finished, m->n_finished, m->cap_finished);
         m->finished[m->n_finished++] = *re;
@@ -31,15 +32,25 @@ static void finish_hold(struct model *m, struct hold *h)
     release_hold(m, h);
 }
 
+static void drop_header(struct sim_reply *re, const char *name)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < re->n_headers; i++) {
+        if (strcmp(re->headers[i].name, name) != 0)
+            re->headers[n++] = re->headers[i];
+        else
+            free(re->headers[i].value);
+    }
+    re->n_headers = n;
+}
+
 static void answer_failed(struct model *m, struct hold *h)
 {
     const char *reason = h->box->error_reason ? h->box->error_reason : "unknown";
     struct sim_request rq = {.method = "POST", .target = h->target};
     struct call c = {.m = m, .rq = &rq, .re = &h->reply};
     buf_clear(&h->reply.body);
-    for (size_t i = 0; i < h->reply.n_headers; i++) /* the content type is written again */
-        if (!strcmp(h->reply.headers[i].name, "Content-Type"))
-            free(h->reply.headers[--h->reply.n_headers].value);
+    drop_header(&h->reply, "Content-Type"); /* it is written again */
     api_error(&c, 400, "Sandbox failed to start: %s", reason);
 }
 

@@ -187,7 +187,7 @@ struct box { /* all pointers owned but where noted */
  * they write and when they listen is noted with its time, and readers see what has come by now.
  * ---- */
 struct proc {
-    uint64_t started, ended; /* ended: NEVER while it runs on */
+    uint64_t ended; /* NEVER while it runs on */
     int exit_code;
     bool is_server;
     int port;              /* of a server; 0: asks for the first preview-url's */
@@ -407,12 +407,12 @@ extern const char alphabet_token[], alphabet_signed[];
 
 /* model_call.c: parsing, replies */
 void call_parse(struct call *);
-void call_done(struct call *);
-const char *call_header(const struct call *, const char *name); /* NULL: none */
+void sim_call_done(struct call *);
+const char *sim_call_header(const struct call *, const char *name); /* NULL: none */
 const char *call_segment(const struct call *, size_t wildcard); /* nth '*' of the route */
 const char *call_query(const struct call *, const char *name);  /* NULL: none */
 void call_read_body(struct call *);
-void reply_header(struct sim_reply *, const char *name, const char *value);
+void sim_reply_header(struct sim_reply *, const char *name, const char *value);
 void reply_json(struct call *, int status); /* content type of the API, body still to come */
 void api_error(struct call *, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void go_error(struct call *, int status, const char *fmt, ...)

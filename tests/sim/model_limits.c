@@ -38,7 +38,7 @@ static void number_header(struct sim_reply *re, const char *name, unsigned n)
 {
     char text[16];
     snprintf(text, sizeof text, "%u", n);
-    reply_header(re, name, text);
+    sim_reply_header(re, name, text);
 }
 
 /* False: over the limit, and blocked from now on. */
@@ -132,7 +132,7 @@ bool peer_blocked(struct call *c)
 
 bool authenticate(struct call *c)
 {
-    const char *authorization = call_header(c, "Authorization");
+    const char *authorization = sim_call_header(c, "Authorization");
     if (key_valid(authorization)) {
         c->read_only = key_reads_only(authorization);
         return true;

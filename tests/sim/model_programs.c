@@ -4,8 +4,6 @@
  * A program whose name says so ("no-such…", "nope…", "missing…") is not found. */
 #include "tests/sim/model_shell.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- output ---- */

@@ -45,10 +45,10 @@ static bool token_good(struct model *m, struct box *b, const char *token)
 
 static bool may_enter(struct call *c, struct box *b)
 {
-    const char *token = call_header(c, "X-Daytona-Preview-Token");
+    const char *token = sim_call_header(c, "X-Daytona-Preview-Token");
     if (!token)
         token = call_query(c, "DAYTONA_SANDBOX_AUTH_KEY");
-    return key_valid(call_header(c, "Authorization")) || (token && token_good(c->m, b, token));
+    return key_valid(sim_call_header(c, "Authorization")) || (token && token_good(c->m, b, token));
 }
 
 /* ---- whether it can be reached: false and answered when not ---- */
@@ -74,7 +74,7 @@ static bool reachable(struct call *c, const struct box *b)
 
 static void note_activity(struct call *c, struct box *b)
 {
-    const char *skip = call_header(c, "X-Daytona-Skip-Last-Activity-Update");
+    const char *skip = sim_call_header(c, "X-Daytona-Skip-Last-Activity-Update");
     if ((skip && !strcasecmp(skip, "true")) || b->touch_again_at > c->m->now)
         return;
     b->touch_again_at = c->m->now + TOUCH_S * NS_PER_S;
@@ -140,7 +140,7 @@ static void send_to_login(struct call *c)
                   "code&scope=openid+profile&state=%016llx",
                   (unsigned long long)model_random(c->m));
     char *page = xasprintf("<a href=\"%s\">Temporary Redirect</a>.\n\n", to);
-    reply_header(c->re, "Location", to);
+    sim_reply_header(c->re, "Location", to);
     text_reply(c, 307, "text/html; charset=utf-8", page);
     free(page);
     free(to);
@@ -148,8 +148,8 @@ static void send_to_login(struct call *c)
 
 static bool shows_warning(const struct call *c)
 {
-    const char *agent = call_header(c, "User-Agent");
-    const char *skip = call_header(c, "X-Daytona-Skip-Preview-Warning");
+    const char *agent = sim_call_header(c, "User-Agent");
+    const char *skip = sim_call_header(c, "X-Daytona-Skip-Preview-Warning");
     return agent && strstr(agent, "Mozilla/") && !(skip && !strcasecmp(skip, "true"));
 }
 
@@ -213,7 +213,7 @@ void proxy_preview(struct call *c)
 
 static bool has_credentials(const struct call *c)
 {
-    return call_header(c, "Authorization") || call_header(c, "X-Daytona-Preview-Token") ||
+    return sim_call_header(c, "Authorization") || sim_call_header(c, "X-Daytona-Preview-Token") ||
            call_query(c, "DAYTONA_SANDBOX_AUTH_KEY");
 }
 

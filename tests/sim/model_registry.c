@@ -211,9 +211,32 @@ static void print_requests(const struct box *b, struct buf *out)
     buf_addc(out, '}');
 }
 
-void ledger_line(const struct box *b, struct buf *out)
+static const char *ender(const struct box *b)
 {
     static const char *const enders[] = {NULL, "delete", "stop", "auto_stop", "auto_delete"};
+    return enders[b->ended_by];
+}
+
+void model_each_sandbox(const struct model *m, void (*visit)(void *, const struct sim_sandbox *),
+                        void *arg)
+{
+    for (size_t i = 0; i < m->n_boxes; i++) {
+        const struct box *b = m->boxes[i];
+        const struct sim_sandbox seen = {.id = b->id,
+                                         .name = b->first_name,
+                                         .labels = b->labels,
+                                         .state = box_shown_state(b),
+                                         .live = box_live(b),
+                                         .auto_delete = b->auto_delete,
+                                         .destroyed_by = ender(b),
+                                         .servers_started = b->servers_started};
+        if (!b->pooled)
+            visit(arg, &seen);
+    }
+}
+
+void ledger_line(const struct box *b, struct buf *out)
+{
     buf_addf(out, "{\"id\":\"%s\",\"name\":", b->id);
     json_quote(out, b->first_name, strlen(b->first_name));
     buf_addf(out, ",\"labels\":%s,\"state\":\"%s\",\"desired_state\":\"%s\",\"ephemeral\":%s",
@@ -222,7 +245,7 @@ void ledger_line(const struct box *b, struct buf *out)
     buf_addf(out, ",\"created_at\":%llu,\"destroyed_at\":", (unsigned long long)b->created_ms);
     if (b->destroyed_ms)
         buf_addf(out, "%llu,\"destroyed_by\":\"%s\"", (unsigned long long)b->destroyed_ms,
-                 enders[b->ended_by]);
+                 ender(b));
     else
         buf_adds(out, "null,\"destroyed_by\":null");
     buf_addf(out, ",\"servers_started\":%u,\"requests\":", b->servers_started);

@@ -75,7 +75,6 @@ static struct proc *new_server(struct shell *sh, const struct args *args)
     p->kind = mentions(args, "action_execution_server")                          ? KIND_V0
               : mentions(args, "agent-server") || mentions(args, "agent_server") ? KIND_V1
                                                                                  : KIND_APP;
-    p->started = sh->t;
     p->port = find_port(sh, args, p);
     const char *key = find_key(sh, p);
     p->key = key && *key ? xstrdup(key) : NULL;
@@ -198,7 +197,7 @@ static void echo(struct call *c)
     struct buf *b = &c->re->body;
     const char *comma = "";
     c->re->status = 200;
-    reply_header(c->re, "Content-Type", "application/json");
+    sim_reply_header(c->re, "Content-Type", "application/json");
     buf_adds(b, "{\"path\":");
     json_quote(b, c->rq->target, strlen(c->rq->target));
     buf_adds(b, ",\"headers\":{");
@@ -237,14 +236,14 @@ static bool app_helper(struct call *c, const char *path)
 
 static bool key_fits(const struct call *c, const struct proc *p)
 {
-    const char *given = call_header(c, "X-Session-API-Key");
+    const char *given = sim_call_header(c, "X-Session-API-Key");
     return !p->key || (given && !strcmp(given, p->key));
 }
 
 static void vscode_token(struct call *c, const struct proc *p)
 {
     c->re->status = 200;
-    reply_header(c->re, "Content-Type", "application/json");
+    sim_reply_header(c->re, "Content-Type", "application/json");
     if (p->vscode)
         buf_addf(&c->re->body, "{\"token\":\"%s\"}", p->vscode_token);
     else
@@ -290,7 +289,7 @@ static void answer_app(struct call *c, const struct proc *p, const char *path)
 {
     if (app_helper(c, path))
         return;
-    if (call_header(c, "X-Session-API-Key") && !key_fits(c, p))
+    if (sim_call_header(c, "X-Session-API-Key") && !key_fits(c, p))
         json_page(c, 401, "{\"detail\":\"Unauthorized\"}");
     else
         json_page(c, 200, "{\"status\":\"ok\"}");

@@ -505,7 +505,7 @@ int main(int argc, char **argv)
     evsignal_add(term, NULL);
     evsignal_add(interrupt, NULL);
     advance(&s);
-    printf("listening on 127.0.0.1:%d\n", (int)port);
+    printf("listening on %.*s:%d\n", (int)strcspn(a.listen, ":"), a.listen, (int)port);
     fflush(stdout);
     event_base_dispatch(s.base);
     if (s.ledger) {
