@@ -69,11 +69,6 @@ const char *request_words(enum request r)
     return forms[r].words;
 }
 
-enum daytona_scope request_scope(enum request r)
-{
-    return forms[r].scope;
-}
-
 bool request_repeatable(enum request r)
 {
     return forms[r].repeatable;
@@ -380,7 +375,7 @@ static void daytona_answer(const struct deal *d, unsigned what, const struct rep
                      .script = &b->script,
                      .request = (enum request)what,
                      .reply = r,
-                     .json = r->fault == FAULT_NONE ? reply_json(r) : NULL,
+                     .json = r->fault == FAULT_NONE ? reply_parse(r) : NULL,
                      .answer = a};
     a->rate.limit = a->rate.remaining = a->rate.reset_s = -1;
     judge(&t);

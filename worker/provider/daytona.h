@@ -55,7 +55,7 @@ enum pace {
     PACE_ROTATION, /* after a start the old preview token is shown for 1 s */
     PACE_TOKEN,    /* the proxy remembers a refused token for 5 s */
     PACE_FLUSH,    /* activity is written every 10 s */
-    PACE_HELD_OFF, /* the key is refused: too many tries block the address */
+    PACE_HELD_OFF, /* the key is refused: the engine sends nothing before it is good again */
     N_PACES
 };
 
@@ -85,6 +85,7 @@ struct script {
     unsigned redirects;  /* LAUNCH, PROBE */
     size_t key;          /* PROBE: which session key is tried */
     uint64_t look_ns;    /* LAUNCH, PROBE: last look at the sandbox's state */
+    uint64_t tail_ns;    /* PROBE: last look at the server's log */
     enum request resume; /* LAUNCH, PROBE: what follows that look */
 };
 
@@ -150,11 +151,11 @@ bool in_words(const char *text, const char *words);
 /* ---- daytona_parse.c: Daytona's objects ---- */
 
 bool id_valid(const char *id);
-/* http or https (https only when `secure`), a host, no user, no byte that needs quoting. */
-bool url_valid(const char *url, bool secure);
+/* https (http only when the API's own url is http), a host, no user, no byte that needs quoting. */
+bool url_valid(const struct provider *, const char *url);
 bool is_2xx(const struct reply *);
 /* NULL: no JSON. Caller's to cJSON_Delete. */
-cJSON *reply_json(const struct reply *);
+cJSON *reply_parse(const struct reply *);
 /* The provider's own words, at most 1000 bytes; NULL: none. Owned by the caller. */
 char *reply_words(const struct reply *, const cJSON *json);
 void set_text(char **field, const char *value);
@@ -183,63 +184,62 @@ const cJSON *list_items(const cJSON *page);
 #define KEY_ID_LEN 8
 void key_id(const char *secret, char out[KEY_ID_LEN + 1]);
 
-/* ---- daytona_sandbox.c: FIND, CREATE, START; daytona_keep.c: KEEP, STOP, DELETE ---- */
+/* ---- the phases: what they ask first (begin_), what they make of a look (seen) ---- */
 
 void begin_find(const struct deal *, struct daytona_box *);
 void begin_create(const struct deal *, struct daytona_box *);
 void begin_start(const struct deal *, struct daytona_box *);
+void begin_launch(const struct deal *, struct daytona_box *);
+void begin_probe(const struct deal *, struct daytona_box *);
 void begin_keep(const struct deal *, struct daytona_box *);
 void begin_stop(const struct deal *, struct daytona_box *);
 void begin_delete(const struct deal *, struct daytona_box *);
+void alive_seen(struct turn *); /* LAUNCH and PROBE */
+void keep_seen(struct turn *);
+void stop_seen(struct turn *);
+void delete_seen(struct turn *);
+
+/* ---- daytona_sandbox.c: FIND, CREATE, START, and looks in all phases ---- */
+
+#define UP (SERVER | ANSWERS | ACCEPTS)
 
 void judge_look(struct turn *);   /* GET by id or name, 2xx */
 void judge_absent(struct turn *); /* the same, 404 */
 void judge_find_labels(struct turn *);
 void judge_create(struct turn *);
 void judge_start(struct turn *);
-void judge_stop(struct turn *);
-void judge_gone(struct turn *);
-void judge_keep(struct turn *);
-void judge_activity(struct turn *);
 
 void then_look(struct turn *);     /* the answer alone does not say how things stand */
 void then_conflict(struct turn *); /* create: the name is taken */
 void then_look_if_unsure(struct turn *);
 void then_look_failed(struct turn *); /* create: a row was left behind in error */
 void then_next_target(struct turn *);
-
-/* Marks RUNS, and what hangs on it. */
-void box_runs(struct turn *);
-int keep_auto_delete(const struct job *);   /* minutes; -1: never */
 size_t create_targets(const struct deal *); /* at least 1 */
-#define UP (SERVER | ANSWERS | ACCEPTS)
+
 void box_gone(struct turn *);
-const char *state_words(const struct box *);
+const char *state_words(const struct box *); /* "the sandbox is …" */
 bool is_stopping(const struct box *);
-void keep_seen(struct turn *);
-void stop_seen(struct turn *);
-void delete_seen(struct turn *);
 /* LOST, with the state as the reason. */
 void turn_lost(struct turn *);
 /* For a sandbox that has to run: true when it does not, and the verdict is given. */
 bool look_again_or_lost(struct turn *);
 
-/* ---- daytona_launch.c: LAUNCH; daytona_probe.c: PROBE ---- */
+/* ---- daytona_keep.c: KEEP, STOP, DELETE ---- */
 
-void begin_launch(const struct deal *, struct daytona_box *);
-void begin_probe(const struct deal *, struct daytona_box *);
+void judge_keep(struct turn *);
+void judge_activity(struct turn *);
+void judge_stop(struct turn *);
+void judge_gone(struct turn *);
+int keep_auto_delete(const struct job *); /* minutes; -1: never */
 
-void alive_seen(struct turn *);
-void judge_preview(struct turn *);
+/* ---- daytona_launch.c: LAUNCH ---- */
+
 void judge_config(struct turn *);
 void judge_session_create(struct turn *);
 void judge_session_get(struct turn *);
 void judge_session_delete(struct turn *);
 void judge_exec(struct turn *);
-void judge_command(struct turn *);
-void judge_tail(struct turn *);
-void judge_probe(struct turn *);
-void judge_accept(struct turn *);
+void judge_preview(struct turn *);
 
 void then_check_state(struct turn *); /* when the last look is old */
 void then_check_now(struct turn *);
@@ -247,16 +247,24 @@ void then_commands(struct turn *);      /* 409: what runs in that session? */
 void then_reset_session(struct turn *); /* it is dead or unknown: delete it and create, once */
 void then_create_session(struct turn *);
 
+void turn_launched(struct turn *); /* this slot's part of LAUNCH is done */
+enum request first_of_toolbox(const struct daytona_box *);
+void toolbox_session(const struct job *, char out[TOOLBOX_SESSION_SIZE]);
 /* The port of the i-th URL that the job wants; false: no more. */
 bool port_wanted(const struct job *, size_t i, const char **name, int *port);
 /* Which of them a preview request of this deal is about. */
 size_t preview_index(const struct deal *);
-void turn_launched(struct turn *); /* this slot's part of LAUNCH is done */
-enum request first_of_toolbox(const struct daytona_box *);
 void drop_urls(struct box *);
-void toolbox_session(const struct job *, char out[TOOLBOX_SESSION_SIZE]);
-/* The session key that a server we launch gets, and the one that PROBE tries now (NULL: none is
- * left). Caller's to secret_wipe. */
+
+/* ---- daytona_probe.c: PROBE ---- */
+
+void judge_probe(struct turn *);
+void judge_accept(struct turn *);
+void judge_command(struct turn *);
+void judge_tail(struct turn *);
+
+/* The session key that a server we launch gets, and the one that PROBE tries at *index or behind
+ * (NULL: none is left). Caller's to secret_wipe. */
 char *launch_key(const struct deal *);
 char *candidate_key(const struct deal *, const struct daytona_box *, size_t *index);
 /* The health question as it is asked now. */
@@ -291,7 +299,6 @@ void daytona_box_free(struct box *);
 void api_call(const struct provider *, enum request, const char *path, struct call *);
 /* What the request is about, for messages: "create the sandbox". */
 const char *request_words(enum request);
-enum daytona_scope request_scope(enum request);
 bool request_repeatable(enum request);
 
 #endif

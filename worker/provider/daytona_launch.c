@@ -9,7 +9,6 @@
  * ours; one that still runs is adopted; what has ended is history. */
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "common/secret.h"
 #include "common/xalloc.h"
@@ -105,9 +104,8 @@ void turn_launched(struct turn *t)
 
 void judge_config(struct turn *t)
 {
-    bool secure = strncasecmp(t->deal->provider->cfg->api_url, "https:", 6) == 0;
     const char *url = json_str(t->json, "proxyToolboxUrl", "");
-    if (!url_valid(url, secure)) {
+    if (!url_valid(t->deal->provider, url)) {
         turn_say(t, REFUSE, ERR_PROVIDER_PROTOCOL, "Daytona names no toolbox url that can be used");
         return;
     }
@@ -265,13 +263,12 @@ static bool token_fresh(const struct turn *t)
 
 void judge_preview(struct turn *t)
 {
-    bool secure = strncasecmp(t->deal->provider->cfg->api_url, "https:", 6) == 0;
     const char *url = json_str(t->json, "url", "");
     const char *token = json_str(t->json, "token", "");
     struct box *b = &t->box->box;
     if (!cJSON_IsObject(t->json)) {
         turn_not_understood(t);
-    } else if (!url_valid(url, secure) || !header_value_valid(token)) {
+    } else if (!url_valid(t->deal->provider, url) || !header_value_valid(token)) {
         turn_say(t, REFUSE, ERR_PROVIDER_PROTOCOL, "Daytona names no preview url that can be used");
     } else if (!token_fresh(t)) {
         turn_again(t, PACE_ROTATION, ERR_NONE, "the preview token may be the one before the start");

@@ -97,7 +97,7 @@ static void judge_bare(const struct provider *p, enum request request, const str
 void daytona_answer_list(const struct provider *p, const struct listing *l, const struct reply *r,
                          struct listed *out, struct answer *a)
 {
-    cJSON *json = r->fault == FAULT_NONE ? reply_json(r) : NULL;
+    cJSON *json = r->fault == FAULT_NONE ? reply_parse(r) : NULL;
     judge_bare(p, R_LIST, r, a, json);
     if (is_2xx(r) && a->verdict == OK) {
         take_items(p, l, list_items(json), out);
@@ -121,7 +121,7 @@ void daytona_ask_key(const struct provider *p, struct call *call)
 
 void daytona_answer_key(const struct provider *p, const struct reply *r, struct answer *a)
 {
-    cJSON *json = r->fault == FAULT_NONE ? reply_json(r) : NULL;
+    cJSON *json = r->fault == FAULT_NONE ? reply_parse(r) : NULL;
     judge_bare(p, R_CHECK, r, a, json);
     cJSON_Delete(json);
 }

@@ -21,7 +21,7 @@ bool is_2xx(const struct reply *r)
 }
 
 /* Lists, and sessions with long commands, may be larger than an ordinary reply. */
-cJSON *reply_json(const struct reply *r)
+cJSON *reply_parse(const struct reply *r)
 {
     static const struct json_limits large = {4 * 1024 * 1024, 32, 20000};
     char error[JSON_ERROR_SIZE];
@@ -48,9 +48,10 @@ static bool url_bytes(const char *text)
     return strspn(text, ok) == strlen(text);
 }
 
-bool url_valid(const char *url, bool secure)
+bool url_valid(const struct provider *p, const char *url)
 {
     static const char https[] = "https://", http[] = "http://";
+    bool secure = strncasecmp(p->cfg->api_url, https, strlen(https)) == 0;
     const char *host;
     if (strncasecmp(url, https, strlen(https)) == 0)
         host = url + strlen(https);
@@ -195,10 +196,16 @@ static void read_labels(const struct provider *p, const char *session, const cJS
     b->ours = dto_ours(p, session, dto);
 }
 
+static int read_minutes(const cJSON *dto, const char *name, int otherwise)
+{
+    int64_t minutes = json_int(dto, name, otherwise);
+    return (int)MAX(MIN(minutes, INT32_MAX), INT32_MIN);
+}
+
 static void read_intervals(const cJSON *dto, struct daytona_box *b)
 {
-    b->auto_stop = (int)json_int(dto, "autoStopInterval", 0);
-    b->auto_delete = (int)json_int(dto, "autoDeleteInterval", -1);
+    b->auto_stop = read_minutes(dto, "autoStopInterval", 0);
+    b->auto_delete = read_minutes(dto, "autoDeleteInterval", -1);
     b->box.provisional = b->auto_delete == 0;
 }
 
@@ -226,7 +233,7 @@ static bool read_toolbox(const struct provider *p, const cJSON *dto, struct dayt
     const char *url = json_str(dto, "toolboxProxyUrl", "");
     if (!*url)
         return true;
-    if (!url_valid(url, strncasecmp(p->cfg->api_url, "https:", 6) == 0))
+    if (!url_valid(p, url))
         return false;
     set_text(&b->toolbox_url, url);
     return true;

@@ -17,6 +17,7 @@
 #include "worker/provider/daytona.h"
 #include "worker/provider/startup.h"
 
+#define TAIL_EVERY_NS (10 * NS_PER_S)
 #define TRIES_MAX 3
 #define REDIRECTS_MAX 3
 
@@ -140,7 +141,7 @@ void begin_probe(const struct deal *d, struct daytona_box *b)
 {
     struct script *s = &b->script;
     bool answers = d->facts & ANSWERS;
-    s->look_ns = d->now_ns;
+    s->look_ns = s->tail_ns = d->now_ns;
     s->next[0] = answers ? R_ACCEPT : R_PROBE;
     s->next[1] = !answers && b->box.command_id ? R_COMMAND : R_NONE;
 }
@@ -231,6 +232,14 @@ static bool command_unknown(const struct turn *t)
            (in_words(words, "session not found") || in_words(words, "command not found"));
 }
 
+/* A server that is slow may never come: its last words so far are kept for the event. */
+static void command_runs(struct turn *t)
+{
+    bool due = t->deal->now_ns - t->script->tail_ns >= TAIL_EVERY_NS;
+    turn_next(t, due ? R_TAIL : R_COMMAND);
+    turn_again(t, PACE_WATCH, ERR_NONE, "the server's command runs");
+}
+
 void judge_command(struct turn *t)
 {
     const cJSON *code = json_get(t->json, "exitCode");
@@ -242,8 +251,16 @@ void judge_command(struct turn *t)
     } else if (command_unknown(t)) {
         turn_to(t, R_PROBE);
     } else {
-        turn_again(t, PACE_WATCH, ERR_NONE, "the server's command runs");
+        command_runs(t);
     }
+}
+
+static void judge_exit(struct turn *t)
+{
+    int code = t->box->box.exit_code;
+    turn_say(t, REFUSE, code == 126 || code == 127 ? ERR_BAD_COMMAND : ERR_SERVER_EXITED,
+             "the server exited with code %d", code);
+    t->answer->http_status = 0;
 }
 
 void judge_tail(struct turn *t)
@@ -251,10 +268,11 @@ void judge_tail(struct turn *t)
     struct box *b = &t->box->box;
     if (is_2xx(t->reply) && json_int(t->json, "exitCode", -1) == 0)
         set_text(&b->log_tail, json_str(t->json, "result", NULL));
-    bool bad = b->exit_code == 126 || b->exit_code == 127;
-    turn_say(t, REFUSE, bad ? ERR_BAD_COMMAND : ERR_SERVER_EXITED, "the server exited with code %d",
-             b->exit_code);
-    t->answer->http_status = 0;
+    t->script->tail_ns = t->deal->now_ns;
+    if (b->exited)
+        judge_exit(t);
+    else
+        command_runs(t);
 }
 
 /* ---- the session key ---- */

@@ -115,7 +115,7 @@ static const struct {
     [PACE_ROTATION] = {  1300,  1300,   0 },
     [PACE_TOKEN]    = {  6300,  6300,   0 },
     [PACE_FLUSH]    = { 13800, 13800,   0 },
-    [PACE_HELD_OFF] = { 60000, 60000,   0 },
+    [PACE_HELD_OFF] = {  1000,  1000,   0 },
 };
 /* clang-format on */
 
@@ -123,7 +123,7 @@ static void say_with(struct turn *t, enum verdict v, enum error_code code, char 
 {
     t->answer->verdict = v;
     t->answer->code = code;
-    t->answer->http_status = t->reply->status;
+    t->answer->http_status = is_2xx(t->reply) ? 0 : t->reply->status;
     free(t->answer->message);
     t->answer->message = words;
 }

@@ -17,7 +17,7 @@
 
 /* ---- what the facts are after a look ---- */
 
-void box_runs(struct turn *t)
+static void box_runs(struct turn *t)
 {
     const struct job *job = t->deal->job;
     t->answer->set |= RUNS;
@@ -51,10 +51,13 @@ void box_gone(struct turn *t)
     t->box->box.maybe_kept = false;
 }
 
+/* "the sandbox is …" */
 const char *state_words(const struct box *b)
 {
     if (b->state == BOX_GONE)
         return "gone";
+    if (b->state == BOX_ERROR)
+        return "in error";
     return b->state_name ? b->state_name : "on its way";
 }
 
@@ -373,7 +376,7 @@ static void start_seen(struct turn *t)
         start_error(t);
     } else {
         turn_next(t, R_GET_ID);
-        turn_again(t, PACE_STATE, start_code(b), "the sandbox is %s", state_words(b));
+        turn_again(t, PACE_STATE, start_code(b), "the sandbox is still %s", state_words(b));
     }
 }
 

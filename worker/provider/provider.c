@@ -108,9 +108,7 @@ void call_done(struct call *c)
     free(c->url);
     for (size_t i = 0; i < c->n_headers; i++)
         secret_wipe(c->headers[i].value);
-    if (c->body)
-        explicit_bzero(c->body, c->body_len);
-    free(c->body);
+    secret_wipe(c->body);
     *c = (struct call){0};
 }
 

@@ -94,10 +94,13 @@ static inline void world_job(struct world *w, const char *json)
     assert_non_null(w->job);
 }
 
-static inline void world_init(struct world *w, const char *job, const char *const *sets, size_t n)
+/* api_url: "DAYTONA_API_URL=…", or NULL */
+static inline void world_init_at(struct world *w, const char *api_url, const char *job,
+                                 const char *const *sets, size_t n)
 {
-    static const char *const env[] = {"DAYTONA_API_KEY=dtn_test", NULL};
-    const struct config_source src = {.environ = (char *const *)env, .sets = sets, .n_sets = n};
+    const char *env[] = {"DAYTONA_API_KEY=dtn_test", api_url, NULL};
+    const struct config_source src = {
+        .environ = (char *const *)(uintptr_t)env, .sets = sets, .n_sets = n};
     struct buf errors;
     log_setup(LOG_LEVEL_ERROR, LOG_LOGFMT);
     *w = (struct world){.phase = N_PHASES, .now_ns = 1000 * NS_PER_S};
@@ -110,6 +113,11 @@ static inline void world_init(struct world *w, const char *job, const char *cons
     w->box = w->provider->ops->box_new(w->provider);
     if (job)
         world_job(w, job);
+}
+
+static inline void world_init(struct world *w, const char *job, const char *const *sets, size_t n)
+{
+    world_init_at(w, NULL, job, sets, n);
 }
 
 static const char *const usual[] = {"fleet=oh", "kafka.group=oh"};
