@@ -6,7 +6,9 @@ at any time a read_committed reader must see exactly the results below the commi
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -16,8 +18,9 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from harness import LOGS, OUT, Reader, until
-from broker import Broker, spawn
+from broker import Broker, free_port
 
+DRIVER = OUT / "tests" / "kafka" / "io_driver"
 FAST = ["session.timeout.ms=6000", "heartbeat.interval.ms=500"]
 COOPERATIVE = "partition.assignment.strategy=cooperative-sticky"
 EAGER = "partition.assignment.strategy=range,roundrobin"
@@ -28,7 +31,7 @@ class Driver:
 
     def __init__(self, case, name, delivery, properties):
         self.name, self.lines = name, []
-        argv = [OUT / "tests" / "kafka" / "io_driver", case.address, case.group, case.jobs, case.results,
+        argv = [DRIVER, case.address, case.group, case.jobs, case.results,
                 case.dead, f"{case.group}-{name}", delivery, *FAST, *properties]
         self.log = open(case.folder / f"{name}.log", "ab")
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *map(str, argv)],
@@ -97,9 +100,12 @@ class IoCase(unittest.TestCase):
     seconds = 20
 
     def setUp(self):
+        if not DRIVER.exists():
+            self.skipTest(f"{DRIVER} is not built")
         self.prefix = f"io{os.getpid()}-{re.sub('[^a-z0-9]+', '-', self._testMethodName[5:])}"[:60]
         self.folder = LOGS / self.id()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         self.address = self._broker()
         self.jobs, self.results, self.dead, self.group = (
             f"{self.prefix}-{what}" for what in ("jobs", "results", "dead", "group"))
@@ -465,6 +471,132 @@ class BrokerTrouble(IoCase):
         self.driver("a")
         self.expect_all(60)
         self.expect_offsets_at_end()
+
+
+class Proxy:
+    """Between clients and the broker: sees requests, and does to one kind what the test says."""
+
+    END_TXN, INIT_PRODUCER_ID = 26, 22
+
+    def __init__(self, target):
+        self.target, self.port = target, free_port()
+        self.rule = None  # what to do with the next EndTxn: "lose", "mute" or "cut"
+        self.seen = 0     # EndTxn requests that the rule was applied to
+        self.server = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._connection, args=(client,), daemon=True).start()
+
+    def _connection(self, client):
+        broker = socket.create_connection(("127.0.0.1", self.target))
+        state = {"mute": False}
+        threading.Thread(target=self._answers, args=(broker, client, state), daemon=True).start()
+        try:
+            while True:
+                size = self._exactly(client, 4)
+                request = self._exactly(client, int.from_bytes(size, "big"))
+                if not self._judge(int.from_bytes(request[:2], "big"), size + request, broker, state):
+                    break
+        except OSError:
+            pass
+        for end in (client, broker):
+            end.close()
+
+    def _judge(self, kind, request, broker, state):
+        """False: cut the connection."""
+        if kind == self.INIT_PRODUCER_ID and self.rule in ("lose", "mute"):
+            self.rule = None  # the client has given up: all is well again
+        if kind != self.END_TXN or not self.rule:
+            broker.sendall(request)
+            return True
+        self.seen += 1
+        rule = self.rule
+        if rule == "cut":
+            self.rule = None
+        if rule == "mute":
+            state["mute"] = True
+        if rule != "lose":
+            broker.sendall(request)
+        if rule == "cut":
+            time.sleep(0.05)
+        return rule != "cut"
+
+    def _answers(self, broker, client, state):
+        try:
+            while True:
+                data = broker.recv(65536)
+                if not data:
+                    break
+                if not state["mute"]:
+                    client.sendall(data)
+        except OSError:
+            pass
+        client.close()
+
+    @staticmethod
+    def _exactly(connection, size):
+        data = b""
+        while len(data) < size:
+            more = connection.recv(size - len(data))
+            if not more:
+                raise OSError("closed")
+            data += more
+        return data
+
+
+class UnknownOutcome(IoCase):
+    """The answer to a commit does not come: what happened is found out, and nothing is seen twice."""
+
+    own_kafka = True
+    seconds = 30
+
+    def _broker(self):
+        self.kafka = Broker(self.folder / "kafka")
+        self.kafka.format()
+        self.proxy = Proxy(self.kafka.port)
+        text = self.kafka.conf.read_text()
+        self.kafka.conf.write_text(text.replace(f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.kafka.port}",
+                                                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.proxy.port}"))
+        self.kafka.start()
+        self.addCleanup(self.kafka.stop)
+        self.addCleanup(self.proxy.server.close)
+        return f"127.0.0.1:{self.proxy.port}"
+
+    def commit_under(self, rule):
+        a = self.driver("a", "transaction.timeout.ms=4000")
+        a.wait(r"assigned .*", 4)
+        self.put(4)
+        self.expect_all()
+        self.proxy.rule = rule
+        self.put(4)
+        self.expect_all()
+        self.assertGreater(self.proxy.seen, 0)
+        self.put(4)
+        self.expect_all()
+        self.expect_offsets_at_end()
+        return a, (self.folder / "a.log").read_text()
+
+    def test_committed_and_the_answer_is_lost(self):
+        a, log = self.commit_under("mute")
+        self.assertIn('found=committed', log)
+        self.assertEqual(a.said(r"outcome \d+ refused"), [])
+
+    def test_the_request_is_lost(self):
+        a, log = self.commit_under("lose")
+        self.assertIn('found="not committed"', log)
+        self.assertEqual(len(a.said(r"outcome \d+ refused")), 1)
+
+    def test_cut_and_sent_again(self):
+        """librdkafka says ok; the producer must be a new one all the same."""
+        a, log = self.commit_under("cut")
+        self.assertEqual(a.said(r"outcome \d+ refused"), [])
+        self.assertEqual(log.count("producer ready"), 2)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ void consumer_open(struct consumer *, int32_t partition, bool open);
 /* These partitions of a revoke are done with; when all of it are, the revoke is answered. */
 void consumer_release(struct consumer *, const int32_t *partitions, size_t n);
 
-/* What Kafka has to say about the group is heard now, before anything else: after a freeze. Calls back. */
+/* What Kafka has to say about the group is heard now, before anything else: after a freeze. Calls
+ * back. */
 void consumer_serve(struct consumer *);
 
 rd_kafka_t *consumer_handle(struct consumer *);

@@ -17,7 +17,7 @@
 #include "worker/io/publisher_impl.h"
 
 #define FLUSH_MS 500
-#define COMMIT_MS 10000
+#define COMMIT_MS 3000
 #define CUT_BYTES 65536
 
 /* ---- records ---- */

@@ -17,7 +17,6 @@
  * it for seconds. */
 #include "worker/io/http.h"
 
-#include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -27,7 +26,17 @@
 #include "worker/io/shard.h"
 #include "worker/io/transfer.h"
 
-#define IDLE_MIN 64 /* handles kept for later, beside as many as are in use */
+#define RESOLVING_MAX 64 /* each is a thread of libcurl's until the name server answers */
+#define IDLE_MIN 256     /* handles kept for later, beside as many as are in use */
+
+enum place {
+    WAITING,            /* + own_host */
+    IDLE = WAITING + 2, /* + own_host */
+    ACTIVE = IDLE + 2,
+    ENDED,
+    DEAD,
+    N_PLACES
+};
 
 struct http {
     struct loop *loop; /* borrowed */
@@ -35,11 +44,12 @@ struct http {
     void *arg;
     unsigned max_in_flight, max_connects;
     struct transfer_setup setup;
-    char *user_agent;
+    char *user_agent, *ca_file;
+    X509_STORE *trusted;    /* NULL until first used */
     struct transfer *by_id; /* uthash: waiting, in a shard, or ended */
-    struct transfer_list waiting, active, ended, dead;
-    struct transfer_list idle[2]; /* by own_host */
-    struct transfer_list grown;   /* streams with news; linked by `growth` */
+    struct transfer_list lists[N_PLACES];
+    unsigned resolving[2];      /* of the active ones, by own_host */
+    struct transfer_list grown; /* streams with news; linked by `growth` */
     size_t n_active, n_idle;
     struct shard **shards; /* NULL until first used */
     size_t n_shards;
@@ -86,7 +96,7 @@ static void end(struct transfer *t)
 {
     stop_growing(t);
     timer_arm(t->deadline, NEVER);
-    move(t, &t->http->ended);
+    move(t, &t->http->lists[ENDED]);
     want_turn(t->http);
 }
 
@@ -153,22 +163,31 @@ static void start(struct http *h, struct transfer *t)
     size_t i = t->own_host ? host_hash(t->call.url) % h->n_shards : shard_for_api(h);
     if (!h->shards[i])
         h->shards[i] = shard_new(h->loop, h->max_idle, on_done);
-    move(t, &h->active);
+    move(t, &h->lists[ACTIVE]);
     h->n_active++;
     shard_add(h->shards[i], t);
 }
 
-static bool may_start(const struct http *h)
+static bool may_start(const struct http *h, bool own_host)
 {
-    return !TAILQ_EMPTY(&h->waiting) && h->n_active < h->max_in_flight;
+    return !TAILQ_EMPTY(&h->lists[WAITING + own_host]) && h->n_active < h->max_in_flight &&
+           h->resolving[own_host] < RESOLVING_MAX;
 }
 
+static bool any_may_start(const struct http *h)
+{
+    return may_start(h, false) || may_start(h, true);
+}
+
+/* The API and the sandboxes by turns, so that neither waits for the other's name server. */
 static void start_waiting(struct http *h)
 {
-    if (!may_start(h))
+    if (!any_may_start(h))
         return;
-    for (unsigned n = 0; n < h->max_connects && may_start(h); n++)
-        start(h, TAILQ_FIRST(&h->waiting));
+    for (unsigned n = 0; n < h->max_connects && any_may_start(h); n++) {
+        bool own_host = n % 2 ? may_start(h, true) : !may_start(h, false);
+        start(h, TAILQ_FIRST(&h->lists[WAITING + own_host]));
+    }
     for (size_t i = 0; i < h->n_shards; i++) {
         if (h->shards[i])
             shard_kick(h->shards[i]);
@@ -177,7 +196,8 @@ static void start_waiting(struct http *h)
 
 static struct transfer *idle_transfer(struct http *h, bool own_host)
 {
-    struct transfer *t = TAILQ_LAST(&h->idle[own_host], transfer_list); /* warm in the cache */
+    struct transfer *t =
+        TAILQ_LAST(&h->lists[IDLE + own_host], transfer_list); /* warm in the cache */
     if (t) {
         h->n_idle--;
         return t;
@@ -200,7 +220,7 @@ void http_send(struct http *h, uint64_t id, struct call *call)
         end(t);
         return;
     }
-    move(t, &h->waiting);
+    move(t, &h->lists[WAITING + t->own_host]);
     timer_arm(t->deadline, loop_now_ns() + t->call.timeout_ms * NS_PER_MS);
     want_turn(h);
 }
@@ -215,7 +235,7 @@ void http_cancel(struct http *h, uint64_t id)
     leave_shard(t);
     stop_growing(t);
     timer_arm(t->deadline, NEVER);
-    move(t, &h->dead);
+    move(t, &h->lists[DEAD]);
     want_turn(h);
 }
 
@@ -230,8 +250,9 @@ static void drop_unsent_of(struct transfer_list *list)
 
 void http_drop_unsent(struct http *h)
 {
-    drop_unsent_of(&h->waiting);
-    drop_unsent_of(&h->active);
+    drop_unsent_of(&h->lists[WAITING]);
+    drop_unsent_of(&h->lists[WAITING + 1]);
+    drop_unsent_of(&h->lists[ACTIVE]);
 }
 
 size_t http_in_flight(const struct http *h)
@@ -264,12 +285,12 @@ static void tell_growth(struct http *h)
 static void tell_ended(struct http *h)
 {
     struct transfer_list now = TAILQ_HEAD_INITIALIZER(now);
-    while (!TAILQ_EMPTY(&h->ended))
-        move(TAILQ_FIRST(&h->ended), &now);
+    while (!TAILQ_EMPTY(&h->lists[ENDED]))
+        move(TAILQ_FIRST(&h->lists[ENDED]), &now);
     struct transfer *t;
     while ((t = TAILQ_FIRST(&now))) {
         HASH_DELETE(by_id, h->by_id, t);
-        move(t, &h->dead);
+        move(t, &h->lists[DEAD]);
         tell(h, t, false);
     }
 }
@@ -284,13 +305,13 @@ static void drop_transfer(struct transfer *t)
 static void bury(struct http *h)
 {
     struct transfer *t;
-    while ((t = TAILQ_FIRST(&h->dead))) {
+    while ((t = TAILQ_FIRST(&h->lists[DEAD]))) {
         if (h->n_idle > h->n_active + IDLE_MIN) {
             drop_transfer(t);
             continue;
         }
         transfer_clear(t);
-        move(t, &h->idle[t->own_host]);
+        move(t, &h->lists[IDLE + t->own_host]);
         h->n_idle++;
     }
 }
@@ -305,7 +326,7 @@ static void end_of_turn(void *arg)
     tell_ended(h);
     bury(h);
     start_waiting(h);
-    if (may_start(h) || !TAILQ_EMPTY(&h->ended))
+    if (any_may_start(h) || !TAILQ_EMPTY(&h->lists[ENDED]))
         want_turn(h);
 }
 
@@ -316,17 +337,21 @@ static void on_turn(void *arg)
 
 /* ---- life ---- */
 
-static X509_STORE *load_trusted(const char *file)
+/* A megabyte and 50 ms, so: once for all shards, and not before TLS is spoken. */
+static X509_STORE *trusted(struct transfer *t)
 {
+    struct http *h = t->http;
+    if (h->trusted)
+        return h->trusted;
     const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
-    const char *bundle = file ? file : v->cainfo;
-    const char *folder = file ? NULL : v->capath;
-    X509_STORE *store = X509_STORE_new();
-    ASSERT(store);
-    if ((bundle || folder) && !X509_STORE_load_locations(store, bundle, folder))
+    const char *bundle = h->ca_file ? h->ca_file : v->cainfo;
+    const char *folder = h->ca_file ? NULL : v->capath;
+    h->trusted = X509_STORE_new();
+    ASSERT(h->trusted);
+    if ((bundle || folder) && !X509_STORE_load_locations(h->trusted, bundle, folder))
         log_error(NULL, "cannot read the trusted certificates: every TLS connection will fail",
                   L_STR("file", bundle));
-    return store;
+    return h->trusted;
 }
 
 /* One for each transfer and half as many for sandboxes that will be asked again, as far as three
@@ -348,20 +373,18 @@ struct http *http_new(struct loop *l, const struct http_options *o, http_reply_f
     h->max_in_flight = o->max_in_flight;
     h->max_connects = o->max_connects;
     h->user_agent = xstrdup0(o->user_agent);
+    h->ca_file = xstrdup0(o->ca_file);
     h->setup = (struct transfer_setup){.allow_http = o->allow_http,
                                        .user_agent = h->user_agent,
-                                       .trusted = load_trusted(o->ca_file),
+                                       .trusted = trusted,
                                        .shared = curl_share_init(),
-                                       .grew = on_growth};
+                                       .grew = on_growth,
+                                       .resolving = h->resolving};
     ASSERT(h->setup.shared);
     curl_share_setopt(h->setup.shared, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
-    TAILQ_INIT(&h->waiting);
-    TAILQ_INIT(&h->active);
-    TAILQ_INIT(&h->ended);
-    TAILQ_INIT(&h->dead);
     TAILQ_INIT(&h->grown);
-    TAILQ_INIT(&h->idle[0]);
-    TAILQ_INIT(&h->idle[1]);
+    for (size_t i = 0; i < N_PLACES; i++)
+        TAILQ_INIT(&h->lists[i]);
     h->n_shards = (o->max_in_flight + SHARD_TRANSFERS - 1) / SHARD_TRANSFERS;
     h->shards = xcalloc(h->n_shards, sizeof *h->shards);
     h->max_idle = idle_per_shard(h->n_shards);
@@ -384,15 +407,14 @@ void http_free(struct http *h)
         return;
     loop_no_more_turns(h->loop, end_of_turn, h);
     HASH_CLEAR(by_id, h->by_id);
-    struct transfer_list *lists[] = {&h->waiting, &h->active,  &h->ended,
-                                     &h->dead,    &h->idle[0], &h->idle[1]};
-    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        drop_all(lists[i]);
+    for (size_t i = 0; i < N_PLACES; i++)
+        drop_all(&h->lists[i]);
     for (size_t i = 0; i < h->n_shards; i++)
         shard_free(h->shards[i]);
     free(h->shards);
     curl_share_cleanup(h->setup.shared);
-    X509_STORE_free(h->setup.trusted);
+    X509_STORE_free(h->trusted);
+    free(h->ca_file);
     timer_free(h->turn);
     free(h->user_agent);
     free(h);

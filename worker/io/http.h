@@ -24,7 +24,10 @@ typedef void http_reply_fn(void *arg, uint64_t id, const struct reply *reply);
 struct http *http_new(struct loop *, const struct http_options *, http_reply_fn *fn, void *arg);
 void http_free(struct http *); /* drops what is under way */
 
-/* Takes the call over (owned; call_done when finished). id is unique among those under way. */
+/* Takes the call over (owned; call_done when finished). id is unique among those under way.
+ * The deadline counts from here. When it passes before a byte was sent, that is FAULT_CONNECT. A
+ * repeatable call goes out again unasked when a kept-alive connection dies without a byte of an
+ * answer; any other is FAULT_LOST then. */
 void http_send(struct http *, uint64_t id, struct call *call);
 
 /* No reply will come for id. Unknown ids are ignored (the reply had been given already). */

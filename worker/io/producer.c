@@ -86,7 +86,7 @@ enum txn producer_judge(struct publisher *p, rd_kafka_error_t *e, const char *do
         publisher_alive(p);
         return TXN_OK;
     }
-    if (rd_kafka_error_is_fatal(e))
+    if (rd_kafka_error_is_fatal(e) || is_fence(rd_kafka_error_code(e)))
         v = TXN_DEAD;
     else if (rd_kafka_error_txn_requires_abort(e))
         v = TXN_ABORT;
@@ -180,10 +180,15 @@ static bool make(struct publisher *p)
 
 bool producer_make(struct publisher *p)
 {
+    bool made = false;
     publisher_alive(p);
-    while (!make(p))
-        if (!publisher_pause(p, 1000))
-            return false;
+    while (!made && !publisher_stopping(p)) {
+        made = make(p);
+        if (!made)
+            publisher_pause(p, 1000);
+    }
+    if (!made)
+        return false;
     metric_add(M_PRODUCERS_MADE, 1);
     log_debug(NULL, "producer ready", L_STR("instance", p->o.instance));
     p->producer.committed = 0;

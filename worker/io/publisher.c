@@ -66,6 +66,13 @@ void publisher_alive(struct publisher *p)
     p->alive_ns = loop_now_ns();
 }
 
+/* Under the lock, so that after a stop nobody touches the wake any more. */
+static void ring(struct publisher *p)
+{
+    if (!p->slot.stop)
+        wake_send(p->wake);
+}
+
 void publisher_fatal(struct publisher *p, int exit_code, const char *why)
 {
     pthread_mutex_lock(&p->lock);
@@ -73,8 +80,8 @@ void publisher_fatal(struct publisher *p, int exit_code, const char *why)
         p->slot.exit_code = exit_code;
         p->slot.why = xstrdup(why);
     }
+    ring(p);
     pthread_mutex_unlock(&p->lock);
-    wake_send(p->wake);
 }
 
 /* ---- the thread ---- */
@@ -130,8 +137,8 @@ static void report(struct publisher *p, bool committed)
     pthread_mutex_lock(&p->lock);
     p->slot.done = true;
     p->slot.committed = committed;
+    ring(p);
     pthread_mutex_unlock(&p->lock);
-    wake_send(p->wake);
 }
 
 static void *thread_main(void *arg)
@@ -268,18 +275,18 @@ void publisher_free(struct publisher *p)
 {
     if (!p)
         return;
-    struct timespec until = in_ms(CLOCK_REALTIME, STOP_SECONDS * 1000);
     stop(p);
     timer_free(p->watchdog);
+    wake_free(p->wake);
+    lookup_free(p->lookup);
+    kafka_destroy(p->side);
+    struct timespec until = in_ms(CLOCK_REALTIME, STOP_SECONDS * 1000);
     if (pthread_timedjoin_np(p->thread, NULL, &until) != 0) {
         log_warn(NULL, "the publisher hangs in a call and is left behind");
-        return; /* with all that it may still use */
+        return; /* with all that the thread may still use */
     }
     if (p->slot.group)
         rd_kafka_consumer_group_metadata_destroy(p->slot.group);
-    lookup_free(p->lookup);
-    kafka_destroy(p->side);
-    wake_free(p->wake);
     pthread_cond_destroy(&p->change);
     pthread_mutex_destroy(&p->lock);
     free(p->slot.why);

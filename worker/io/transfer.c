@@ -26,7 +26,8 @@
 #include "common/xalloc.h"
 
 #define HEADER_BYTES_MAX 65536
-#define KEPT_BYTES_MAX 8192
+#define KEPT_HEADER_MAX 2048 /* a longer one is dropped */
+#define KEPT_BYTES_MAX (REPLY_HEADERS_MAX * KEPT_HEADER_MAX)
 #define KEEP_CAPACITY 16384 /* a body buffer larger than this is not kept for the next call */
 #define CONNECT_MS 10000L
 #define IDLE_SECONDS 4L
@@ -43,6 +44,23 @@ static void set_ptr(CURL *easy, CURLoption option, const void *value)
 }
 
 /* ---- what libcurl calls ---- */
+
+static void set_resolving(struct transfer *t, bool resolving)
+{
+    unsigned *n = &t->setup->resolving[t->own_host];
+    if (resolving && !t->resolving)
+        ++*n;
+    if (!resolving && t->resolving)
+        --*n;
+    t->resolving = resolving;
+}
+
+static int before_resolving(void *resolver, void *reserved, void *arg)
+{
+    (void)resolver, (void)reserved;
+    set_resolving(arg, true);
+    return 0;
+}
 
 static int before_send(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
@@ -75,7 +93,8 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 {
     struct transfer *t = arg;
     (void)purpose;
-    if (!address_allowed(t, &a->addr)) {
+    set_resolving(t, false);
+    if (t->own_host && !address_allowed(t, &a->addr)) {
         t->bad_address = true;
         return CURL_SOCKET_BAD;
     }
@@ -84,8 +103,9 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
 static CURLcode use_trusted(CURL *easy, void *ssl_ctx, void *arg)
 {
+    struct transfer *t = arg;
     (void)easy;
-    SSL_CTX_set1_cert_store(ssl_ctx, arg);
+    SSL_CTX_set1_cert_store(ssl_ctx, t->setup->trusted(t));
     return CURLE_OK;
 }
 
@@ -133,20 +153,21 @@ static bool is_blank(char c)
 
 static void keep_header(struct transfer *t, const char *line, size_t n, size_t name_len)
 {
+    char text[KEPT_HEADER_MAX];
     const char *value = line + name_len + 1, *end = line + n;
     while (value < end && is_blank(*value))
         value++;
     while (value < end && is_blank(end[-1]))
         end--;
-    size_t need = name_len + (size_t)(end - value) + 2;
-    if (t->n_kept == REPLY_HEADERS_MAX || t->kept.len + need > KEPT_BYTES_MAX)
+    size_t len = (size_t)(end - value), need = name_len + len + 2;
+    if (t->n_kept == REPLY_HEADERS_MAX || need > sizeof text || memchr(value, '\0', len))
         return;
     for (size_t i = 0; i < name_len; i++)
-        buf_addc(&t->kept, (char)(line[i] >= 'A' && line[i] <= 'Z' ? line[i] + 32 : line[i]));
-    buf_addc(&t->kept, '\0');
-    for (; value < end; value++)
-        buf_addc(&t->kept, *value ? *value : ' ');
-    buf_addc(&t->kept, '\0');
+        text[i] = (char)(line[i] >= 'A' && line[i] <= 'Z' ? line[i] + 32 : line[i]);
+    text[name_len] = '\0';
+    memcpy(text + name_len + 1, value, len);
+    text[need - 1] = '\0';
+    buf_add(&t->kept, text, need);
     t->n_kept++;
 }
 
@@ -208,8 +229,6 @@ static void set_kind(struct transfer *t)
         set(t->easy, CURLOPT_DNS_CACHE_TIMEOUT, 0);
         set(t->easy, CURLOPT_SSL_SESSIONID_CACHE, 0);
         set(t->easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-        set_ptr(t->easy, CURLOPT_OPENSOCKETDATA, t);
-        ASSERT(curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket) == CURLE_OK);
     } else {
         set(t->easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS);
         set_ptr(t->easy, CURLOPT_SHARE, t->setup->shared);
@@ -223,10 +242,15 @@ static void set_callbacks(struct transfer *t)
     set_ptr(t->easy, CURLOPT_WRITEDATA, t);
     set_ptr(t->easy, CURLOPT_HEADERDATA, t);
     set_ptr(t->easy, CURLOPT_PREREQDATA, t);
-    set_ptr(t->easy, CURLOPT_SSL_CTX_DATA, t->setup->trusted);
+    set_ptr(t->easy, CURLOPT_OPENSOCKETDATA, t);
+    set_ptr(t->easy, CURLOPT_RESOLVER_START_DATA, t);
+    set_ptr(t->easy, CURLOPT_SSL_CTX_DATA, t);
     ASSERT(curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK);
     ASSERT(curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK);
     ASSERT(curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, before_send) == CURLE_OK);
+    ASSERT(curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket) == CURLE_OK);
+    ASSERT(curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, before_resolving) ==
+           CURLE_OK);
     ASSERT(curl_easy_setopt(t->easy, CURLOPT_SSL_CTX_FUNCTION, use_trusted) == CURLE_OK);
 }
 
@@ -378,6 +402,7 @@ bool transfer_was_sent(const struct transfer *t)
 
 void transfer_judge(struct transfer *t, CURLcode code)
 {
+    set_resolving(t, false);
     if (code == CURLE_OK)
         return;
     t->fault_text = t->error[0] ? t->error : curl_easy_strerror(code);
@@ -417,6 +442,7 @@ void transfer_reply(const struct transfer *t, struct reply *out,
 
 void transfer_clear(struct transfer *t)
 {
+    set_resolving(t, false);
     call_done(&t->call);
     t->call = (struct call){0};
     if (t->body.cap > KEEP_CAPACITY)

@@ -4,11 +4,12 @@
 #define WORKER_IO_TRANSFER_H
 
 #include <curl/curl.h>
+#include <openssl/x509_vfy.h>
 #include <sys/queue.h>
 
 /* Ids are unlike each other already; uthash's own function falls through its switch labels. */
 #define HASH_FUNCTION(key, len, hash)                                                              \
-    ((hash) = (unsigned)((*(const uint64_t *)(key)*UINT64_C(0x9e3779b97f4a7c15)) >> 32))
+    ((hash) = (unsigned)((*(const uint64_t *)(key) * UINT64_C(0x9e3779b97f4a7c15)) >> 32))
 #include <uthash.h>
 
 #include "common/buf.h"
@@ -24,9 +25,10 @@ TAILQ_HEAD(transfer_list, transfer);
 struct transfer_setup { /* what all handles share; borrowed for their lives */
     bool allow_http;
     const char *user_agent;
-    void *trusted; /* X509_STORE: parsed once, not once per multi handle */
+    X509_STORE *(*trusted)(struct transfer *); /* the certificates; called inside libcurl */
     CURLSH *shared;
     void (*grew)(struct transfer *); /* more of a stream's body is there; called inside libcurl */
+    unsigned *resolving;             /* [own_host]: how many wait for a name server */
 };
 
 struct transfer {
@@ -54,6 +56,7 @@ struct transfer {
     bool closes;    /* FORBID_REUSE is set */
     bool waits;     /* PIPEWAIT is set */
     unsigned sends; /* how often libcurl began to send it */
+    bool resolving; /* it waits for a name server */
 
     /* the answer */
     enum fault fault;

@@ -698,10 +698,12 @@ static void test_waiting_for_room_runs_against_the_deadline(void **state)
 static void test_nobody_listens(void **state)
 {
     (void)state;
+    send_call(1, call_to("POST", "/echo")); /* what its handle has sent is not what this one sent */
+    assert_int_equal(await(1)->status, 200);
     struct call c = call_to("POST", "/echo");
     free(c.url);
     c.url = xstrdup("http://127.0.0.1:1/echo");
-    send_call(1, c);
+    send_call(2, c);
     assert_int_equal(await(1)->fault, FAULT_CONNECT);
 }
 
