@@ -30,6 +30,7 @@ struct multi {
 };
 
 enum step { CREATE, START, SESSION, EXEC, PROBE, KEEP, ACCEPT };
+enum beside { NOTHING, PREVIEW, PREVIEW_VSCODE, WATCH };
 
 struct request {
     struct slot *slot;
@@ -43,11 +44,13 @@ struct request {
 struct slot { /* one session at a time */
     struct multi *multi;
     enum step step;
-    struct request request[2]; /* the second one asks for the preview URL beside the first */
-    bool waits_for_preview;    /* exec was answered, the preview URL was not */
-    struct event *timer;
+    struct request
+        request[2];     /* the second one asks for URLs and the exit code, beside the first */
+    enum beside beside; /* what the second one asks for */
+    bool busy;          /* it is under way */
+    struct event *timer, *timer_beside;
     long pause_ms;
-    char id[64], toolbox[256], url[256], token[64];
+    char id[64], toolbox[256], url[256], token[64], command[64];
 };
 
 static struct event_base *base;
@@ -227,7 +230,7 @@ static void ask_host(struct slot *s, const char *path, bool with_key)
         add_header(r, "X-Session-API-Key", "0123456789abcdef0123456789abcdef0123456789a");
     if (n_shards) {
         curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, 0L);
-        r->last_probe = true;
+        r->last_probe = with_key;
     }
     send_it(r);
 }
@@ -256,14 +259,31 @@ static void ask_state(struct slot *s)
     ask_api(&s->request[0], url, NULL);
 }
 
+static void ask_beside(struct slot *s)
+{
+    char url[600];
+    if (s->beside == WATCH)
+        snprintf(url, sizeof url, "%s/%s/process/session/sw-0123456789abcdef/command/%s",
+                 s->toolbox, s->id, s->command);
+    else
+        snprintf(url, sizeof url, "%s/sandbox/%s/ports/%d/preview-url", api, s->id,
+                 s->beside == PREVIEW ? 4444 : 4445);
+    s->busy = true;
+    ask_api(&s->request[1], url, NULL);
+}
+
+static void go_beside(struct slot *s, enum beside beside)
+{
+    s->beside = beside;
+    ask_beside(s);
+}
+
 static void ask_launch(struct slot *s)
 {
     char url[500];
     snprintf(url, sizeof url, "%s/%s/process/session", s->toolbox, s->id);
     ask_api(&s->request[0], url, "{\"sessionId\":\"sw-0123456789abcdef\"}");
-    snprintf(url, sizeof url, "%s/sandbox/%s/ports/4444/preview-url", api, s->id);
-    s->waits_for_preview = true;
-    ask_api(&s->request[1], url, NULL);
+    go_beside(s, PREVIEW);
 }
 
 static void ask_exec(struct slot *s)
@@ -351,12 +371,25 @@ static void on_pause(evutil_socket_t fd, short what, void *arg)
     ask(arg);
 }
 
+static void on_pause_beside(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    ask_beside(arg);
+}
+
+/* A fifth more or less, as the worker does. */
+static void wait_about(struct event *timer, long ms)
+{
+    long us = (long)((double)ms * 1000 * (0.8 + 0.4 * drand48()));
+    struct timeval t = {us / 1000000, us % 1000000};
+    evtimer_add(timer, &t);
+}
+
 static void again(struct slot *s, long first_ms, long max_ms, long percent)
 {
     long next = s->pause_ms + s->pause_ms * percent / 100;
     s->pause_ms = s->pause_ms ? (next < max_ms ? next : max_ms) : first_ms;
-    struct timeval t = {s->pause_ms / 1000, s->pause_ms % 1000 * 1000};
-    evtimer_add(s->timer, &t);
+    wait_about(s->timer, s->pause_ms);
 }
 
 static bool member_is(const cJSON *json, const char *name, const char *value)
@@ -383,29 +416,57 @@ static void on_sandbox(struct slot *s, const cJSON *json)
         again(s, 200, 2000, 30);
 }
 
+/* The server answers: nobody needs its exit code any more. */
+static void stop_watching(struct slot *s)
+{
+    evtimer_del(s->timer_beside);
+    if (s->busy) {
+        curl_multi_remove_handle(s->multi->curl, s->request[1].easy);
+        curl_slist_free_all(s->request[1].headers);
+        s->request[1].headers = NULL;
+    }
+    s->busy = false;
+    s->beside = NOTHING;
+}
+
 static void on_probe(struct slot *s, const cJSON *json, long status)
 {
-    if (status == 200 && member_is(json, "status", "ok"))
+    if (status == 200 && member_is(json, "status", "ok")) {
+        stop_watching(s);
         go(s, KEEP);
-    else
+    } else {
         again(s, 50, 500, 50);
+    }
 }
 
-static void on_launched(struct slot *s)
+static void probe(struct slot *s)
 {
-    if (!s->waits_for_preview)
-        go(s, PROBE);
-    else
-        s->step = PROBE; /* the preview URL's answer goes on */
+    go(s, PROBE);
+    go_beside(s, WATCH);
 }
 
-static void on_preview(struct slot *s, const cJSON *json)
+static void on_launched(struct slot *s, const cJSON *json)
 {
-    copy_member(json, "url", s->url, sizeof s->url);
-    copy_member(json, "token", s->token, sizeof s->token);
-    s->waits_for_preview = false;
-    if (s->step == PROBE)
-        go(s, PROBE);
+    copy_member(json, "cmdId", s->command, sizeof s->command);
+    s->step = PROBE;
+    if (s->beside == NOTHING)
+        probe(s);
+}
+
+static void on_beside(struct slot *s, const cJSON *json)
+{
+    s->busy = false;
+    if (s->beside == PREVIEW) {
+        copy_member(json, "url", s->url, sizeof s->url);
+        copy_member(json, "token", s->token, sizeof s->token);
+        go_beside(s, PREVIEW_VSCODE);
+    } else if (s->beside == PREVIEW_VSCODE) {
+        s->beside = NOTHING;
+        if (s->step == PROBE)
+            probe(s);
+    } else if (s->beside == WATCH) {
+        wait_about(s->timer_beside, 500);
+    }
 }
 
 static void advance(struct slot *s, const cJSON *json, long status)
@@ -417,7 +478,7 @@ static void advance(struct slot *s, const cJSON *json, long status)
     else if (s->step == SESSION)
         go(s, EXEC);
     else if (s->step == EXEC)
-        on_launched(s);
+        on_launched(s, json);
     else if (s->step == PROBE)
         on_probe(s, json, status);
     else if (s->step == KEEP)
@@ -437,7 +498,7 @@ static void answered(struct request *r, CURLcode code)
     if (code != CURLE_OK)
         status = 0;
     if (r == &s->request[1])
-        on_preview(s, json);
+        on_beside(s, json);
     else
         advance(s, json, status);
     cJSON_Delete(json);
@@ -445,16 +506,28 @@ static void answered(struct request *r, CURLcode code)
 
 /* ---- the run ---- */
 
+/* Not getrusage's ru_maxrss: that begins with the size of the process that started us. */
+static double peak_rss_mb(void)
+{
+    char line[200];
+    double kb = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kb = strtod(line + 6, NULL);
+    }
+    if (f)
+        fclose(f);
+    return kb / 1024;
+}
+
 static void report(double seconds, double cpu)
 {
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
     printf("{\"sessions\":%ld,\"failed\":%ld,\"in_flight\":%ld,\"shards\":%ld,"
            "\"seconds\":%.3f,\"sessions_per_s\":%.1f,\"cpu_us_per_session\":%.1f,"
            "\"requests_per_session\":%.3f,\"rss_mb\":%.1f,\"cpu_us_by_1000\":[",
            n_ended, n_failed, in_flight, n_shards, seconds, (double)n_ended / seconds,
-           cpu * 1e6 / (double)n_ended, (double)n_requests / (double)n_ended,
-           (double)u.ru_maxrss / 1024);
+           cpu * 1e6 / (double)n_ended, (double)n_requests / (double)n_ended, peak_rss_mb());
     for (long i = 0; i < n_ended / BLOCK && i < BLOCKS_MAX; i++)
         printf("%s%.1f", i ? "," : "", by_block[i] * 1e6 / BLOCK);
     printf("]}\n");
@@ -524,6 +597,7 @@ int main(int argc, char **argv)
         s->multi = &multis[i % n_multis];
         s->request[0].slot = s->request[1].slot = s;
         s->timer = evtimer_new(base, on_pause, s);
+        s->timer_beside = evtimer_new(base, on_pause_beside, s);
         begin(s);
     }
     event_base_dispatch(base);

@@ -30,7 +30,7 @@ FLAVOUR = os.environ.get("FLAVOUR", "release")
 OUT = ROOT / os.environ.get("BUILD", "build") / FLAVOUR
 LOGS = OUT / "logs"
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
-            "--errors-for-leak-kinds=definite", "--track-fds=no"] if os.environ.get("VALGRIND") else []
+            "--errors-for-leak-kinds=definite"] if os.environ.get("VALGRIND") else []
 PATIENCE = 6 if VALGRIND else 3 if FLAVOUR == "asan" else 1  # all limits are this much longer
 API_KEY = "dtn_EXAMPLE"
 SNAPSHOTS = {  # beside the simulator's own sim-…

@@ -35,6 +35,20 @@ class Lease(Case):
         self.assertEqual(list(self.sim.live()), [box["id"]])
         self.assertEqual(self.sim.requests("^DELETE /sandbox"), 0)
 
+    def test_a_stop_already_on_its_way_only_stops(self):
+        """The worker has seen it provisional; it is kept before the stop arrives."""
+        self.worker()
+        sent = self.produce(start("s1", "sim-never-listens", timeouts={"launch": 3}))
+        box, = until(lambda: [b for b in self.sim.ledger() if b["servers_started"]], 15, "no server was started")
+        self.sim.fault("delay_ms", f"/api/sandbox/{box['id']}", "GET", delay_ms=2000, times=1000)
+        self.event_of(sent[0])
+        harness.time.sleep(0.7)  # the look that comes before the stop is answered, but not yet here
+        status, _ = self.sim.api("POST", f"/sandbox/{box['id']}/autodelete/-1")
+        self.assertEqual(status, 201)
+        until(lambda: self.sim.requests("/stop$"), 15, "no stop came")
+        harness.time.sleep(3)
+        self.assertEqual([b["state"] for b in self.sim.live().values()], ["stopped"])
+
     def test_keep_whose_answer_is_lost_is_asked_again(self):
         self.worker()
         self.sim.fault("lose_answer", KEEP)

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Functions that have no safe use here, each with what to write instead."""
+"""Functions that have no safe use here, each with what to write instead; some only in the programs."""
 
 import re
 import sys
 
-from _source import c_files, code, finish
+from _source import PROGRAMS, c_files, code, finish
 
 BANNED = {
     r"strcpy|strcat|stpcpy|strncat": "buf_ functions or snprintf",
@@ -12,32 +12,32 @@ BANNED = {
     r"gets": "fgets",
     r"strtok": "strtok_r, or walk the text",
     r"ato[ifl]|atoll": "parse_i64",
-    r"strto(?:u?ll?|umax|imax)(?=\([^;]*?, *NULL\b)": "parse_i64, or look at where it ended",
     r"alloca": "a bounded array or xmalloc",
     r"gmtime|localtime|asctime|ctime": "format_time_ms",
-    r"malloc|calloc|realloc|strdup|strndup": "xalloc.h: it aborts when there is no memory",
-    r"rand|srand|random|srandom": "a seed that is passed in, or RAND_bytes",
     r"system|popen|tmpnam|mktemp": "nothing: no shell, no guessable file",
     r"cJSONUtils_\w+|cJSON_Compare|cJSON_Duplicate": "json.h: they recurse, or are quadratic",
     r"cJSON_GetObjectItem|cJSON_HasObjectItem": "cJSON_GetObjectItemCaseSensitive",
 }
-# The one place each that may: it is what the others are told to use.
-ALLOWED = {
-    "common/xalloc.c": r"malloc|calloc|realloc|strdup|strndup",
-    "common/xalloc.h": r"malloc|calloc|realloc|strdup|strndup",
+BANNED_IN_PROGRAMS = {
+    r"strto(?:u?ll?|umax|imax)(?=\([^;]*?, *NULL\b)": "parse_i64, or look at where it ended",
+    r"malloc|calloc|realloc|strdup|strndup": "xalloc.h: it aborts when there is no memory",
+    r"rand|srand|random|srandom": "a seed that is passed in, or RAND_bytes",
 }
+EXEMPT = ("common/xalloc.c", "common/xalloc.h")  # it is what the others are told to use
+
+
+def look(path, banned):
+    source = code(path)
+    for names, instead in banned.items():
+        for found in re.finditer(rf"(?<![\w.>])({names})\s*\(", source):
+            line = source.count("\n", 0, found.start()) + 1
+            yield f"{path}:{line}: {found.group(1)}() is banned: {instead}"
 
 
 def main():
-    problems = []
-    for path in c_files():
-        source = code(path)
-        for names, instead in BANNED.items():
-            for found in re.finditer(rf"(?<![\w.>])({names})\s*\(", source):
-                if re.fullmatch(ALLOWED.get(str(path), ""), found.group(1)):
-                    continue
-                line = source.count("\n", 0, found.start()) + 1
-                problems.append(f"{path}:{line}: {found.group(1)}() is banned: {instead}")
+    problems = [p for path in c_files() for p in look(path, BANNED)]
+    problems += [p for path in c_files(*PROGRAMS) if str(path) not in EXEMPT
+                 for p in look(path, BANNED_IN_PROGRAMS)]
     return finish(problems)
 
 

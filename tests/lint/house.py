@@ -7,7 +7,7 @@ The top level belongs to the user, who should see at a glance what there is.
 import re
 import sys
 
-from _source import ROOT, c_files, finish, text
+from _source import PROGRAMS, ROOT, c_files, finish, text
 
 TOP = {"worker", "common", "config", "tests", "docker-compose.yml", "Makefile", "README.md", "LICENSE"}
 OUTPUT = {"build"}
@@ -28,10 +28,10 @@ def main():
     problems += [f"{name}: is missing at the top level" for name in sorted(TOP - here)]
     problems += [f"{f}/README.md is missing" for f in FOLDERS if not (ROOT / f / "README.md").is_file()]
     for path in c_files():
-        source = text(path)
-        if not source.startswith("/*"):
+        if not text(path).startswith("/*"):
             problems.append(f"{path}: does not begin by saying what it is")
-        for number, length in functions(source):
+    for path in c_files(*PROGRAMS):
+        for number, length in functions(text(path)):
             if length > LONGEST_FUNCTION:
                 problems.append(f"{path}:{number}: a function of {length} lines, {LONGEST_FUNCTION} are allowed")
     return finish(problems)

@@ -21,7 +21,7 @@ HEADERS = {"assert.h", "cjson/cJSON.h", "cJSON.h", "ctype.h", "errno.h", "inttyp
 INCLUDE = re.compile(r"^\s*#\s*include\s+<([^>]+)>", re.M)
 
 # What pure code may take from outside this project; all else that a library defines is refused.
-CALLS = re.compile(r"^(_?_?(mem|str|isoc|ctype|stack_chk|errno_location|bzero|bcmp)\w*|cJSON_\w+"
+CALLS = re.compile(r"^(_?_?(mem|str|isoc|ctype|stack_chk|errno_location|explicit_bzero|bcmp)\w*|cJSON_\w+"
                    r"|abort|exit|__assert_fail|abs|labs|free|malloc|calloc|realloc|qsort(_r)?|bsearch"
                    r"|tolower|toupper|__\w+[sdt]i[234]"
                    r"|v?snprintf|__v?snprintf_chk|__mem\w+_chk|__str\w+_chk"
