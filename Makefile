@@ -70,7 +70,9 @@ $(OUT)/daytona-sim:    $(OUT)/tests/sim/serve.o $(OUT)/sim.a $(OUT)/common.a
 $(OUT)/sim-replay:     $(call objects,tests/sim/replay*.c) $(OUT)/sim.a $(OUT)/common.a
 $(OUT)/tests/kafka/io_driver: $(OUT)/tests/kafka/io_driver.o $(LAYERS)
 
-PROGRAMS := session-worker sessionctl daytona-sim sim-replay tests/kafka/io_driver
+$(OUT)/tests/bench/bare: $(OUT)/tests/bench/bare.o
+
+PROGRAMS := session-worker sessionctl daytona-sim sim-replay tests/kafka/io_driver tests/bench/bare
 $(addprefix $(OUT)/,$(PROGRAMS)):
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
@@ -113,23 +115,32 @@ test: all $(UNIT) $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit and integr
 lint: $(OUT)/core.a $(OUT)/provider.a $(OUT)/sim.a | test-deps ## layers, purity, banned functions, formatting
 	$(RUN) lint
 
-unit: $(UNIT) ## the unit tests
-	$(RUN) unit
+unit: $(UNIT) ## the unit tests (ONLY=name picks by name)
+	$(RUN) unit $(ONLY)
 
 unit-programs: $(UNIT)
 
-integration: all $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY=name picks by name, VALGRIND=1 runs workers under valgrind)
+integration: all $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY as well; VALGRIND=1 runs workers under valgrind)
 	$(RUN) integration $(ONLY)
 
-coverage: ## lines of core and provider that the unit tests reach; at least 90 %
-	$(MAKE) FLAVOUR=cov ci-deps
-	find $(BUILD)/cov -name '*.gcda' -delete 2>/dev/null || true
-	$(MAKE) FLAVOUR=cov unit
+coverage: ci-deps ## lines of core and provider that their unit tests reach; at least 90 %
+	@find $(BUILD)/cov -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) --no-print-directory FLAVOUR=cov unit ONLY="core/ provider/"
 	gcovr --root . --object-directory $(BUILD)/cov --filter 'worker/(core|provider)/' \
 	      --print-summary --fail-under-line 90 $(BUILD)/cov
 
 recordings: $(OUT)/sim-replay $(RECORDED) ## real answers of Daytona (RECORDINGS=folder) against provider and simulator
 	@for t in $^; do $$t $(RECORDINGS) || exit 1; done
+
+$(OUT)/explore: $(OUT)/tests/sim/explore.o $(OUT)/tests/sim/world.o $(OUT)/sim.a $(OUT)/core.a $(OUT)/provider.a $(OUT)/common.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
+
+explore: $(OUT)/explore ## random schedules with faults, in virtual time (RUNS=n, SEED=n)
+	$(OUT)/explore --runs $(or $(RUNS),200) --seed $(or $(SEED),1)
+
+bench: all $(OUT)/tests/bench/bare $(KAFKA) ## cost and delay beside a bare libcurl loop (BENCH="--quick" …)
+	FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/bench/run.py $(BENCH)
 
 mutants: ci-deps $(UNIT) ## break the core in ten ways; every break must turn a test red
 	BUILD=$(BUILD) $(PYTHON) tests/mutants/run.py
@@ -152,10 +163,10 @@ define install
 @command -v dpkg-query >/dev/null || exit 0; \
 have=$$(dpkg-query -W -f='$${Package}=$${db:Status-Status} ' $(1) 2>/dev/null); \
 need=; for p in $(1); do case " $$have" in *" $$p=installed "*) ;; *) need="$$need $$p" ;; esac; done; \
-test -z "$$need" && exit 0; echo "installing:$$need"; \
-apt() { $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 \
-        -o Dpkg::Use-Pty=0 "$$@"; }; \
-apt update && apt install -y --no-install-recommends $$need
+test -z "$$need" && exit 0; echo "installing:$$need"; mkdir -p $(BUILD); \
+apt() { $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$$@"; }; \
+{ apt update && apt install -y --no-install-recommends $$need; } >$(BUILD)/apt.log 2>&1 || \
+{ cat $(BUILD)/apt.log; exit 1; }
 endef
 
 deps: ## install what building needs (Debian)
@@ -180,7 +191,7 @@ clean: ## remove what was built, but for Kafka's jars
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-.PHONY: all test lint unit unit-programs integration coverage recordings mutants format kafka deps test-deps ci-deps install clean help
+.PHONY: all test lint unit unit-programs integration coverage recordings bench explore mutants format kafka deps test-deps ci-deps install clean help
 .PRECIOUS: $(OUT)/%.o
 .DELETE_ON_ERROR:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
