@@ -1,6 +1,6 @@
 /* explore: random schedules over the shipped cores, in virtual time.
  *
- *   explore [--seed N] [--runs N] [--story]
+ *   explore [--seed N] [--runs N] [--story] [--no-shorten]
  *
  * Each seed makes a plan (workers, partitions, jobs, faults) and lives through it. A seed that
  * breaks an invariant is made shorter (jobs and faults left out as long as it still breaks) and its
@@ -66,6 +66,7 @@ static void make_plan(struct plan *p, uint64_t seed)
     p->workers = 1 + (unsigned)rng_below(&r, 3);
     p->partitions = 1 + (unsigned)rng_below(&r, 3);
     p->eager = rng_below(&r, 2);
+    p->foreign = rng_below(&r, 4) == 0;
     p->n_jobs = 2 + rng_below(&r, 24);
     uint64_t span = (5 + rng_below(&r, 60)) * NS_PER_S;
     unsigned sessions = 1 + (unsigned)rng_below(&r, 5);
@@ -145,7 +146,7 @@ static void print_story(struct plan *p)
     buf_done(&story);
 }
 
-static bool run_seed(uint64_t seed, bool story, struct outcome_counts *sum)
+static bool run_seed(uint64_t seed, bool story, bool shorter, struct outcome_counts *sum)
 {
     static struct plan plan;
     struct outcome_counts counts;
@@ -159,12 +160,11 @@ static bool run_seed(uint64_t seed, bool story, struct outcome_counts *sum)
     sum->commits += counts.commits;
     sum->refused += counts.refused;
     sum->late_keeps += counts.late_keeps;
-    if (!ok) {
-        printf("seed %llu breaks: %s; making it shorter\n", (unsigned long long)seed,
-               counts.broken);
+    if (!ok)
+        printf("seed %llu breaks: %s\n", (unsigned long long)seed, counts.broken);
+    if (!ok && shorter)
         shorten(&plan);
-    }
-    if (!ok || story)
+    if ((!ok && shorter) || story)
         print_story(&plan);
     plan_done(&plan);
     return ok;
@@ -175,22 +175,24 @@ int main(int argc, char **argv)
     static const struct option options[] = {{"seed", required_argument, NULL, 's'},
                                             {"runs", required_argument, NULL, 'r'},
                                             {"story", no_argument, NULL, 't'},
+                                            {"no-shorten", no_argument, NULL, 'n'},
                                             {NULL, 0, NULL, 0}};
     int64_t seed = 1, runs = 200;
-    bool story = false;
+    bool story = false, shorter = true;
     struct outcome_counts sum = {0};
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if ((o == 's' && !parse_i64(optarg, strlen(optarg), 0, INT64_MAX, &seed)) ||
             (o == 'r' && !parse_i64(optarg, strlen(optarg), 1, INT64_MAX, &runs)) || o == '?') {
-            fputs("usage: explore [--seed N] [--runs N] [--story]\n", stderr);
+            fputs("usage: explore [--seed N] [--runs N] [--story] [--no-shorten]\n", stderr);
             return 2;
         }
         story |= o == 't';
+        shorter &= o != 'n';
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     log_setup(LOG_LEVEL_DEBUG, LOG_LOGFMT);
     for (int64_t i = 0; i < runs; i++)
-        if (!run_seed((uint64_t)(seed + i), story, &sum))
+        if (!run_seed((uint64_t)(seed + i), story, shorter, &sum))
             return 1;
     printf("%lld seeds, %llu events, %llu effects, %llu crashes, %llu freezes, %llu rebalances, "
            "%llu commits, "

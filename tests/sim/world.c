@@ -69,7 +69,8 @@ struct worker {
     int64_t position[PARTITIONS_MAX];
     bool revoking[PARTITIONS_MAX]; /* told, and not released yet */
     uint64_t effects;              /* carried out so far, over all its lives */
-    unsigned lose_requests, lose_answers, fails, delays; /* the next so many calls */
+    unsigned refuse_commits, lose_requests, lose_answers, fails,
+        delays; /* the next so many calls */
 };
 
 struct part_log {
@@ -694,7 +695,9 @@ static void txn_offsets(struct world *w, unsigned i, uint64_t batch)
     struct txn *t = txn_of(w, i, batch);
     if (!t || t->state != TXN_BEGUN)
         return;
-    bool fenced = !k->member || t->generation != k->generation || t->generation != w->generation;
+    bool refused = k->refuse_commits > 0 && k->refuse_commits--;
+    bool fenced =
+        refused || !k->member || t->generation != k->generation || t->generation != w->generation;
     t->state = fenced ? TXN_REFUSED : TXN_PENDING;
     post(w, about(w, fenced ? 10 : 3), fenced ? TXN_SAID : TXN_END, i, batch);
 }
@@ -937,6 +940,9 @@ static void fault(struct world *w, const struct fault_plan *f)
     case CLOCK_JUMP:
         w->wall_skew_ms += f->arg;
         break;
+    case REFUSE_COMMIT:
+        k->refuse_commits += 1 + (unsigned)(f->arg % 2);
+        break;
     case N_FAULT_KINDS:
         break;
     }
@@ -971,11 +977,20 @@ static bool session_has_delete(const struct world *w, const char *labels)
     return false;
 }
 
+static bool is_foreign(const struct sim_sandbox *s)
+{
+    return strstr(s->labels, "session-worker/fleet") == NULL;
+}
+
 static void check_sandbox(void *arg, const struct sim_sandbox *s)
 {
     struct world *w = arg;
     bool deleted = false;
+    if (is_foreign(s) && !s->live)
+        broken(w, "sandbox %s is somebody else's and is gone (%s)", s->id, s->destroyed_by);
     bool named = named_kept(w, s->id, &deleted);
+    if (is_foreign(s) && named)
+        broken(w, "sandbox %s is somebody else's and was given away", s->id);
     if (!s->live && named && !session_has_delete(w, s->labels))
         broken(w, "sandbox %s was named as kept and is gone (%s)", s->id, s->destroyed_by);
     if (!s->live && named && s->destroyed_by && strcmp(s->destroyed_by, "delete") != 0)
@@ -987,7 +1002,7 @@ static void check_end(void *arg, const struct sim_sandbox *s)
     struct world *w = arg;
     bool deleted = false;
     bool named = named_kept(w, s->id, &deleted);
-    if (!s->live || named)
+    if (!s->live || named || is_foreign(s))
         return;
     if (s->auto_delete != 0 && !strcmp(s->state, "stopped")) {
         w->out->late_keeps++; /* kept by a request that a successor overtook */
@@ -1121,7 +1136,7 @@ static void make_config(struct world *w)
         "kafka.group=x",
         "topics.jobs=j",
         "jobs.max_in_flight=6",
-        "sweep.every_seconds=20",
+        "sweep.every_seconds=3",
         "providers.daytona.api_url=http://127.0.0.1:3986/api",
         "providers.daytona.creates_per_minute=100000",
         "session_key.secret_files=",
@@ -1182,8 +1197,29 @@ static void world_done(struct world *w)
     config_done(&w->config);
 }
 
+static void make_foreign(struct world *w)
+{
+    static const char body[] =
+        "{\"name\":\"x.s0\",\"labels\":{\"owner\":\"another\"},\"autoStopInterval\":0}";
+    static const struct sim_header headers[] = {{"Authorization", "Bearer dtn_any"},
+                                                {"Content-Type", "application/json"}};
+    struct sim_request q = {.method = "POST",
+                            .target = "/api/sandbox",
+                            .host = "",
+                            .headers = headers,
+                            .n_headers = ARRAY_LEN(headers),
+                            .body = body,
+                            .body_len = sizeof body - 1};
+    struct sim_reply reply = {0};
+    model_request(w->model, 0, &q, &reply);
+    sim_reply_done(&reply);
+    daytona_wakes(w);
+}
+
 static void begin(struct world *w)
 {
+    if (w->plan->foreign)
+        make_foreign(w);
     const struct plan *plan = w->plan;
     for (unsigned p = 0; p < PARTITIONS_MAX; p++)
         w->parts[p] = (struct part_log){.owner = -1, .committed = -1};

@@ -48,6 +48,7 @@ enum fault_kind {
     ANSWER_503,
     REBALANCE,
     CLOCK_JUMP,
+    REFUSE_COMMIT, /* the next commit does not go through, and the worker hears so */
     N_FAULT_KINDS
 };
 
@@ -72,6 +73,7 @@ struct plan {
     uint64_t seed;
     unsigned workers, partitions;
     bool eager;
+    bool foreign; /* somebody else's sandbox has the name of session s0 */
     struct job_plan jobs[JOBS_MAX];
     size_t n_jobs;
     struct fault_plan faults[64];
