@@ -24,7 +24,7 @@ void free_ptr(void *p);
 #define GROW(p, n, cap)                                                                            \
     do {                                                                                           \
         if ((n) == (cap)) {                                                                        \
-            (cap) = (cap) ? (cap)*2 : 8;                                                           \
+            (cap) = (cap) ? (cap) * 2 : 8;                                                         \
             (p) = xrealloc((p), (cap), sizeof *(p));                                               \
         }                                                                                          \
     } while (0)

@@ -13,11 +13,8 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define HASH_FUNCTION                                                                              \
-    HASH_OAT /* the default one falls through switch labels, which clang warns of */
-#include <uthash.h>
-
 #include "common/json.h"
+#include "common/maps.h"
 #include "common/xalloc.h"
 #include "worker/ctl/event.h"
 

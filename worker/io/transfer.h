@@ -7,12 +7,8 @@
 #include <openssl/x509_vfy.h>
 #include <sys/queue.h>
 
-/* Ids are unlike each other already; uthash's own function falls through its switch labels. */
-#define HASH_FUNCTION(key, len, hash)                                                              \
-    ((hash) = (unsigned)((*(const uint64_t *)(key) * UINT64_C(0x9e3779b97f4a7c15)) >> 32))
-#include <uthash.h>
-
 #include "common/buf.h"
+#include "common/maps.h"
 #include "worker/io/loop.h"
 #include "worker/provider/provider.h"
 

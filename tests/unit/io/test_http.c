@@ -275,7 +275,7 @@ static void bind_low(int fd, uint16_t *port)
 
 static void server_start(void)
 {
-    server = (struct server){0};
+    memset(&server, 0, sizeof server); /* too large for a literal on the stack */
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         server.connections[i].fd = -1;
     buf_init(&server.seen, 1 << 22);
