@@ -251,7 +251,8 @@ static bool add_preview_headers(const struct deal *d, enum request r, struct cal
 {
     const struct daytona_box *b = box_of(d);
     size_t index = b->script.key;
-    c->own_host = c->close_on_2xx = true;
+    c->own_host = true;
+    c->close_on_2xx = r == R_ACCEPT; /* the last that this host is asked */
     call_header(c, "Accept", "application/json");
     call_header(c, "X-Daytona-Skip-Preview-Warning", "true");
     call_header(c, "X-Daytona-Skip-Last-Activity-Update", "true");

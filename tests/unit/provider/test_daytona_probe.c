@@ -13,7 +13,7 @@ static void a_probe_says_what_the_proxy_wants_and_no_more(void **state)
     assert_string_equal(header("X-Daytona-Skip-Last-Activity-Update"), "true");
     assert_string_equal(header("Authorization"), "");
     assert_string_equal(header("X-Session-API-Key"), "");
-    assert_true(w->call.own_host && w->call.close_on_2xx && w->call.scope == SCOPE_FREE);
+    assert_true(w->call.own_host && !w->call.close_on_2xx && w->call.scope == SCOPE_FREE);
 }
 
 static void ready_is_the_right_body_only(void **state)
