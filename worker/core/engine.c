@@ -307,12 +307,12 @@ static void judge_again(struct session *s, struct slot *slot, struct answer *a)
 static void judge_retry(struct session *s, struct slot *slot, struct answer *a)
 {
     uint64_t wait = MAX(backoff_ns(&s->core->rng, s->retries), a->after_ms * NS_PER_MS);
-    s->again++;
     metric_add1(M_JOB_RETRIES, s->step, 1);
     if (!s->job) {
         destroy_put_off(s, wait);
         return;
     }
+    s->again++;
     bool last_look = session_failing(s); /* is worth every try that its limit leaves */
     if (++s->retries >= (unsigned)s->core->config->jobs.attempts && !last_look) {
         session_fail_answer(s, a);

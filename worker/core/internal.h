@@ -11,10 +11,8 @@
 #ifndef WORKER_CORE_INTERNAL_H
 #define WORKER_CORE_INTERNAL_H
 
-#include <uthash.h>
-#include <utlist.h>
-
 #include "common/log.h"
+#include "common/maps.h"
 #include "common/metrics.h"
 #include "worker/core/backoff.h"
 #include "worker/core/budget.h"
@@ -66,14 +64,14 @@ struct part {
     struct offsets done; /* as committed */
     struct offsets next; /* as the batch under way would commit; valid while in_batch */
     bool in_batch;
-    bool open;              /* what the host was told */
-    bool closing;           /* revoked: nothing new, RELEASE follows */
-    int64_t last_taken;     /* -1: nothing yet */
+    bool open;                /* what the host was told */
+    bool closing;             /* revoked: nothing new, RELEASE follows */
+    int64_t last_taken;       /* -1: nothing yet */
     int64_t gap_from, gap_to; /* offsets that never come, beyond the window for now */
     struct result *beyond;    /* NULL: none; owned: of a record behind such a gap */
-    int64_t started;        /* highest offset whose CREATE was sent; -1 */
-    int64_t started_before; /* of earlier owners, as committed when it was assigned */
-    uint64_t hint_ns;       /* when `started` is to be committed alone; NEVER: it has not moved */
+    int64_t started;          /* highest offset whose CREATE was sent; -1 */
+    int64_t started_before;   /* of earlier owners, as committed when it was assigned */
+    uint64_t hint_ns;         /* when `started` is to be committed alone; NEVER: it has not moved */
     size_t taken, parked;
     struct session *sessions;
     struct { /* the sweep: one listing at a time, provider after provider */
@@ -272,6 +270,7 @@ void lane_remember(struct core *, struct lane *, const char *box_id); /* NULL: f
 void lane_remove(struct session *); /* takes it out of its lane; the caller kicks the lane */
 void destroy_new(struct core *, struct part *, struct lane *, struct account *, const struct box *,
                  bool stop_kept);
+void lane_spare_kept(struct lane *); /* a later start is ready in what was to be stopped */
 void destroy_put_off(struct session *, uint64_t after_ns);
 
 /* part.c */
@@ -296,7 +295,7 @@ void batch_free(struct batch *);
 /* account.c */
 void accounts_init(struct core *, struct provider *const *);
 void accounts_share(struct core *);
-struct account *account_named(struct core *, const char *name); /* NULL name: the first */
+struct account *account_named(struct core *, const char *name);          /* NULL name: the first */
 uint64_t account_when(struct account *, uint8_t scope, uint64_t now_ns); /* budget, and the key */
 bool account_may_send(struct session *, struct slot *); /* false: held, parked or put to sleep */
 void account_noted(struct core *, struct account *, uint8_t scope, const struct answer *);

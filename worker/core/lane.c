@@ -134,19 +134,31 @@ void lane_remove(struct session *s)
 
 /* ---- destroys ---- */
 
-static bool destroy_known(const struct lane *l, const char *id)
+static bool destroy_known(const struct lane *l, const char *id, bool stop_kept)
 {
     const struct session *s;
     DL_FOREACH(l->destroys, s)
-    if (strcmp(s->box->id, id) == 0)
+    if (strcmp(s->box->id, id) == 0 && s->stop_kept == stop_kept)
         return true;
     return false;
+}
+
+void lane_spare_kept(struct lane *l)
+{
+    struct session *s, *tmp;
+    DL_FOREACH_SAFE(l->destroys, s, tmp)
+    {
+        if (!s->stop_kept)
+            continue;
+        lane_remove(s);
+        session_bury(s);
+    }
 }
 
 void destroy_new(struct core *c, struct part *p, struct lane *l, struct account *a,
                  const struct box *box, bool stop_kept)
 {
-    if (destroy_known(l, box->id))
+    if (destroy_known(l, box->id, stop_kept))
         return;
     struct session *s = session_new(c, p, a, -1);
     s->box->id = xstrdup(box->id);

@@ -451,8 +451,9 @@ static void leave_memory(struct session *s)
 
 static void leave_destroy(struct session *s)
 {
-    bool stop_kept = session_is_start(s) && session_failing(s) && s->cleanup == CLEANUP_KEPT &&
-                     s->job->on_failure == FAIL_STOP && !s->box->was_there;
+    bool kept_by_it = (s->facts & OURS) && s->cleanup == CLEANUP_KEPT && !s->box->was_there;
+    bool stop_kept =
+        session_is_start(s) && session_failing(s) && kept_by_it && s->job->on_failure == FAIL_STOP;
     if (s->box->id && (s->cleanup == CLEANUP_SCHEDULED || stop_kept))
         destroy_new(s->core, s->part, s->lane, s->account, s->box, stop_kept);
 }
@@ -463,6 +464,8 @@ void session_committed(struct session *s)
     struct lane *l = s->lane;
     leave_memory(s);
     leave_destroy(s);
+    if (session_is_start(s) && !session_failing(s))
+        lane_spare_kept(l);
     lane_remove(s);
     session_bury(s);
     lane_kick(c, l);

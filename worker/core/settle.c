@@ -133,6 +133,7 @@ static void settle_delete(struct session *s)
     if (!s->job->sandbox.id && made_later(s)) {
         char *text =
             xasprintf("sandbox %s was made by the later job %s", s->box->id, s->box->label_job);
+        s->facts &= ~(uint32_t)OURS; /* no business of this job: it destroys nothing */
         session_fail(s, ERR_SESSION_EXISTS, text);
         free(text);
     } else if (s->box->provisional) { /* a destroy is queued when this is committed */

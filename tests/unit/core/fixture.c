@@ -28,10 +28,10 @@ static struct box *fake_box_new(const struct provider *p)
 
 static void free_texts(struct box *b)
 {
-    char *texts[] = {b->id,         b->state_name,    b->label_job,     b->label_spec,
-                     b->created_at, b->label_session, b->target,        b->spec_id,
-                     b->url,        b->preview_token, b->vscode_url,    b->vscode_token,
-                     b->session_key, b->command_id,   b->log_tail};
+    char *texts[] = {b->id,          b->state_name,    b->label_job,  b->label_spec,
+                     b->created_at,  b->label_session, b->target,     b->spec_id,
+                     b->url,         b->preview_token, b->vscode_url, b->vscode_token,
+                     b->session_key, b->command_id,    b->log_tail};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         free(texts[i]);
     for (size_t i = 0; i < b->n_urls; i++) {
@@ -63,8 +63,11 @@ static bool write_flag(struct box *b, const char *word)
     static const struct {
         const char *word;
         enum box_state state;
-    } states[] = {{"runs", BOX_RUNS},   {"rests", BOX_RESTS}, {"transient", BOX_TRANSIENT},
-                  {"error", BOX_ERROR}, {"gone", BOX_GONE}};
+    } states[] = {{"runs", BOX_RUNS},
+                  {"rests", BOX_RESTS},
+                  {"transient", BOX_TRANSIENT},
+                  {"error", BOX_ERROR},
+                  {"gone", BOX_GONE}};
     for (size_t i = 0; i < ARRAY_LEN(states); i++) {
         if (strcmp(word, states[i].word) != 0)
             continue;
@@ -581,10 +584,8 @@ void advance(struct world *w, uint64_t ms)
 
 void answer(struct world *w, const struct say *say)
 {
-    struct reply r = {.fault = say->fault,
-                      .status = say->fault ? 0 : 200,
-                      .body = "",
-                      .more = say->more};
+    struct reply r = {
+        .fault = say->fault, .status = say->fault ? 0 : 200, .body = "", .more = say->more};
     struct input in = {.kind = IN_REPLY, .reply = {.call = w->current.id, .reply = &r}};
     assert_true(w->current.id != 0);
     if (!say->more)

@@ -140,7 +140,7 @@ void refuse(struct world *, enum error_code);
 void expect_call(struct world *, const char *text); /* among those not answered */
 void expect_no_call(struct world *, const char *text);
 void expect_calls(struct world *, size_t n);
-void expect_quiet(struct world *); /* no call is out, no batch under way */
+void expect_quiet(struct world *);                  /* no call is out, no batch under way */
 void expect_batch(struct world *, size_t messages); /* waits until it is begun */
 void expect_offset(struct world *, int32_t partition, int64_t watermark); /* in the batch */
 const char *batch_metadata(const struct world *, int32_t partition);      /* NULL: not in it */

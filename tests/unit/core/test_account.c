@@ -136,6 +136,8 @@ static void test_out_of_time_while_parked(void **state)
     start(w, "S1", "");
     start(w, "S2", "'deadline':'2023-11-14T22:13:30Z'");
     advance(w, 10000);
+    expect_call(w, "find fleet.S2");
+    missing(w);
     expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
 }
 

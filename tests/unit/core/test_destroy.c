@@ -109,13 +109,15 @@ static void test_one_that_does_not_answer_is_put_off(void **state)
     destroy_queued(w);
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     expect_calls(w, 0);
-    advance(w, 300);
+    advance(w, 240);
     expect_call(w, "find b1");
     found(w, "b1 ours provisional runs");
     expect_call(w, "stop b1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     expect_calls(w, 0);
-    advance(w, 300);
+    advance(w, 319);
+    expect_calls(w, 0);
+    advance(w, 161);
     expect_call(w, "find b1");
 }
 
@@ -271,6 +273,35 @@ static void test_two_of_one_session(void **state)
     expect_call(w, "find b1");
 }
 
+/* on_failure = stop: what failed is to be stopped, but a later job comes first and is ready in it.
+ */
+static void test_what_is_ready_meanwhile_is_not_stopped(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'on_failure':'stop'");
+    to_probe(w, "S1", "b1");
+    refuse(w, ERR_SERVER_EXITED);
+    start(w, "S1", "");
+    expect_call(w, "find b1");
+    found(w, "b1 mine ours provisional runs");
+    expect_call(w, "keep b1");
+    done(w, KEPT);
+    expect_failed(w, "S1", "server_exited", "probe", "kept");
+    committed(w);
+    assert_int_equal(status_of(w).destroys, 1);
+    expect_call(w, "find b1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    expect_call(w, "probe b1");
+    done(w, ANSWERS);
+    expect_call(w, "probe b1");
+    done(w, ACCEPTS);
+    expect_event(w, "S1", "session-ready");
+    committed(w);
+    expect_over(w);
+}
+
 /* ---- the partition ---- */
 
 static void test_a_partition_that_goes_takes_its_destroys_along(void **state)
@@ -315,6 +346,7 @@ int main(void)
         WORLD_TEST(test_one_that_was_put_off_gives_way),
         WORLD_TEST(test_one_that_was_sent_is_waited_for),
         WORLD_TEST(test_two_of_one_session),
+        WORLD_TEST(test_what_is_ready_meanwhile_is_not_stopped),
         WORLD_TEST(test_a_partition_that_goes_takes_its_destroys_along),
         WORLD_TEST(test_a_budget_that_is_blocked_holds_a_destroy),
     };

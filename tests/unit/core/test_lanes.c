@@ -70,7 +70,7 @@ static void test_a_delete_cancels_at_the_next_step(void **state)
     struct world *w = *state;
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
-    delete(w, "S1", "");
+    delete (w, "S1", "");
     expect_calls(w, 1); /* the create is heard to its end */
     assert_null(w->batch);
     expect_call(w, "create fleet.S1");
@@ -85,7 +85,7 @@ static void test_all_earlier_starts_are_cancelled(void **state)
     start(w, "S1", "");
     start(w, "S1", "");
     start(w, "S2", "");
-    delete(w, "S1", "");
+    delete (w, "S1", "");
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
     made(w, "b1");
@@ -107,7 +107,7 @@ static void test_stops_cancel_no_stops(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    delete(w, "S1", "");
+    delete (w, "S1", "");
     expect_call(w, "find fleet.S1");
     found(w, "b1 ours kept rests");
     expect_event(w, "S1", "session-stopped");

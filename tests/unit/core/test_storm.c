@@ -1,6 +1,7 @@
 /* Seeded storms: jobs of a few sessions over two partitions against a small model of the provider,
- * with lost answers, refused commits and rebalances. Then calm weather, and the sums must be right:
- * one result per job, nothing left behind, nothing destroyed that a result had promised. */
+ * with lost answers, refused commits, rebalances and crashes. Then calm weather, and the sums must
+ * be right: one result per job, nothing left behind, nothing destroyed that a result had promised.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -58,8 +59,11 @@ static const char *words_of(const struct storm *s, const struct thing *t)
     static char words[256];
     bool mine = strcmp(t->job, s->w->current.job) == 0;
     snprintf(words, sizeof words, "%s ours %s %s %s job=%s session=S%d", t->id,
-             t->kept ? "kept" : "provisional", t->runs ? "runs" : "rests", mine ? "mine" : "",
-             t->job, (int)(t - s->things));
+             t->kept ? "kept" : "provisional",
+             t->runs   ? "runs"
+             : t->kept ? "rests"
+                       : "transient",
+             mine ? "mine" : "", t->job, (int)(t - s->things));
     return words;
 }
 
@@ -148,10 +152,10 @@ static void answer_one(struct storm *s)
         const char *phase;
         void (*judge)(struct storm *, struct thing *);
         bool needs_it;
-    } phases[] = {{"find", on_find, false},   {"create", on_create, false},
-                  {"start", on_start, true},  {"launch", on_launch, true},
-                  {"probe", on_probe, true},  {"keep", on_keep, true},
-                  {"stop", on_stop, true},    {"delete", on_delete, true}};
+    } phases[] = {{"find", on_find, false},  {"create", on_create, false},
+                  {"start", on_start, true}, {"launch", on_launch, true},
+                  {"probe", on_probe, true}, {"keep", on_keep, true},
+                  {"stop", on_stop, true},   {"delete", on_delete, true}};
     struct world *w = s->w;
     char phase[16], about[64];
     int partition;
@@ -224,13 +228,9 @@ static void count_result(struct storm *s, const struct message *m)
     assert_int_equal(s->parts[p].results[offset]++, 0); /* one, whatever happens */
 }
 
-static void end_batch(struct storm *s)
+static void goes_through(struct storm *s)
 {
     const struct batch *b = s->w->batch;
-    if (!s->calm && chance(s, 25)) {
-        refused(s->w);
-        return;
-    }
     for (size_t i = 0; i < b->n_messages; i++)
         count_result(s, &b->messages[i]);
     for (size_t i = 0; i < b->n_offsets; i++) {
@@ -240,7 +240,26 @@ static void end_batch(struct storm *s)
         free(s->parts[p].metadata);
         s->parts[p].metadata = strdup(b->offsets[i].metadata);
     }
+}
+
+static void end_batch(struct storm *s)
+{
+    if (!s->calm && chance(s, 25)) {
+        refused(s->w);
+        return;
+    }
+    goes_through(s);
     committed(s->w);
+}
+
+/* The process dies; what it had sent to the broker may have gone through. */
+static void crash(struct storm *s)
+{
+    if (s->w->batch && chance(s, 50))
+        goes_through(s);
+    for (int p = 0; p < OWNED; p++)
+        s->parts[p].ours = s->parts[p].going = false;
+    world_restart(s->w);
 }
 
 static void note_releases(struct storm *s)
@@ -286,6 +305,8 @@ static void turn(struct storm *s)
         write_record(s);
     else if (what < 80 && (!s->calm || !s->parts[p].ours))
         rebalance(s, p);
+    else if (what < 81 && !s->calm && chance(s, 30))
+        crash(s);
     else
         advance(s->w, rng_below(&s->rng, s->calm ? 5000 : 300));
     note_releases(s);
@@ -321,11 +342,21 @@ static void storm(uint64_t seed)
     world_free(s.w);
 }
 
+static uint64_t from_environment(const char *name, int64_t otherwise)
+{
+    const char *text = getenv(name);
+    int64_t value = otherwise;
+    if (text && !parse_i64(text, strlen(text), 1, INT64_MAX, &value))
+        fail_msg("%s must be a number", name);
+    return (uint64_t)value;
+}
+
+/* STORM=seed and STORMS=how many, from the environment, replay and go on searching. */
 static void test_storms(void **state)
 {
-    const char *seeds = getenv("STORMS");
+    uint64_t first = from_environment("STORM", 1), n = from_environment("STORMS", 20);
     (void)state;
-    for (uint64_t seed = 1; seed <= (seeds ? strtoull(seeds, NULL, 10) : 20); seed++) {
+    for (uint64_t seed = first; seed < first + n; seed++) {
         print_message("storm %" PRIu64 "\n", seed);
         storm(seed);
     }

@@ -136,8 +136,9 @@ static void test_every_page_to_the_last(void **state)
     ANSWER(w, .boxes = GARBAGE, .next = "p2");
     expect_calls(w, 2);
     expect_call(w, "list session-jobs/0 p2");
-    ANSWER(w, .boxes = "b2 ours provisional runs session=S2 job=session-jobs/0/4;"
-                       "b3 ours kept runs session=S3 job=session-jobs/0/4",
+    ANSWER(w,
+           .boxes = "b2 ours provisional runs session=S2 job=session-jobs/0/4;"
+                    "b3 ours kept runs session=S3 job=session-jobs/0/4",
            .next = "p3");
     expect_call(w, "list session-jobs/0 p3");
     ANSWER(w, .boxes = "");
