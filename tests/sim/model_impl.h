@@ -5,7 +5,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "tests/sim/maps.h"
+#include "common/maps.h"
 
 #include "tests/sim/model.h"
 
@@ -409,8 +409,8 @@ extern const char alphabet_token[], alphabet_signed[];
 void call_parse(struct call *);
 void sim_call_done(struct call *);
 const char *sim_call_header(const struct call *, const char *name); /* NULL: none */
-const char *call_segment(const struct call *, size_t wildcard); /* nth '*' of the route */
-const char *call_query(const struct call *, const char *name);  /* NULL: none */
+const char *call_segment(const struct call *, size_t wildcard);     /* nth '*' of the route */
+const char *call_query(const struct call *, const char *name);      /* NULL: none */
 void call_read_body(struct call *);
 void sim_reply_header(struct sim_reply *, const char *name, const char *value);
 void reply_json(struct call *, int status); /* content type of the API, body still to come */

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/sim/maps.h"
+#include "common/maps.h"
 #include "tests/sim/model.h"
 
 enum {

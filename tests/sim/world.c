@@ -1040,88 +1040,143 @@ static bool all_done(const struct world *w)
 
 /* ---- life ---- */
 
-static void happen(struct world *w, const struct event_at *e)
+static void on_arrive(struct world *w, const struct event_at *e)
+{
+    if (w->requests[e->n]->epoch == w->workers[e->worker].epoch || rng_below(&w->rng, 2))
+        arrive(w, e->n); /* of a dead worker's requests some were on the wire already */
+}
+
+static void on_tick(struct world *w, const struct event_at *e)
 {
     struct worker *k = &w->workers[e->worker];
-    bool of_worker = e->what == TICK || e->what == FETCH || e->what == LOOKUP ||
-                     e->what == TXN_SAID || e->what == CALL_TIMEOUT || e->what == DELIVER ||
-                     e->what == TXN_OFFSETS || (e->what == TXN_END && e->epoch) || e->what == THAW;
-    if (of_worker && (!k->core || (e->epoch && e->epoch != k->epoch)))
+    if (e->at < k->tick_ns && e->at < core_next(k->core))
         return;
-    if (of_worker && k->frozen_until && e->what != THAW) { /* hears of it when it wakes */
+    k->tick_ns = 0;
+    step(w, e->worker, &(struct input){.kind = IN_TICK});
+}
+
+static void on_session_out(struct world *w, const struct event_at *e)
+{
+    const struct worker *k = &w->workers[e->worker];
+    if (k->epoch == e->n && k->member && (!k->core || k->frozen_until))
+        session_out(w, e->worker);
+}
+
+static void on_start(struct world *w, const struct event_at *e)
+{
+    const struct worker *k = &w->workers[e->worker];
+    if (k->member && !k->core)
+        session_out(w, e->worker);
+    start_worker(w, e->worker);
+}
+
+static void on_produce(struct world *w, const struct event_at *e)
+{
+    struct part_log *l = &w->parts[w->plan->jobs[e->n].partition];
+    l->records[l->n++] = e->n;
+    for (unsigned i = 0; i < w->plan->workers; i++)
+        if (live(&w->workers[i]))
+            fetch_soon(w, i);
+}
+
+static void on_deliver(struct world *w, const struct event_at *e)
+{
+    deliver(w, e->n);
+}
+
+static void on_call_timeout(struct world *w, const struct event_at *e)
+{
+    fault_request(w, w->requests[e->n], FAULT_TIMEOUT);
+}
+
+static void on_daytona(struct world *w, const struct event_at *e)
+{
+    (void)e;
+    daytona(w);
+}
+
+static void on_fetch(struct world *w, const struct event_at *e)
+{
+    fetch(w, e->worker, (unsigned)e->n);
+}
+
+static void on_lookup(struct world *w, const struct event_at *e)
+{
+    lookup(w, e->worker, (unsigned)e->n);
+}
+
+static void on_txn_offsets(struct world *w, const struct event_at *e)
+{
+    txn_offsets(w, e->worker, e->n);
+}
+
+static void on_txn_end(struct world *w, const struct event_at *e)
+{
+    txn_end(w, e->worker, e->n);
+}
+
+static void on_txn_said(struct world *w, const struct event_at *e)
+{
+    txn_said(w, e->worker);
+}
+
+static void on_txn_abort(struct world *w, const struct event_at *e)
+{
+    txn_abort(w, e->worker, e->n);
+}
+
+static void on_join(struct world *w, const struct event_at *e)
+{
+    (void)e;
+    join(w);
+}
+
+static void on_fault(struct world *w, const struct event_at *e)
+{
+    fault(w, &w->plan->faults[e->n]);
+}
+
+static void on_thaw(struct world *w, const struct event_at *e)
+{
+    thaw(w, e->worker);
+}
+
+/* What happens, and whether it happens inside a worker: then not to a dead one, and to a frozen one
+ * when it wakes. A dead worker's transaction may end all the same (its event has no epoch). */
+static const struct {
+    void (*fn)(struct world *, const struct event_at *);
+    bool inside;
+} happenings[N_HAPPENINGS] = {
+    [TICK] = {on_tick, true},
+    [ARRIVE] = {on_arrive, false},
+    [DELIVER] = {on_deliver, true},
+    [CALL_TIMEOUT] = {on_call_timeout, true},
+    [DAYTONA] = {on_daytona, false},
+    [FETCH] = {on_fetch, true},
+    [LOOKUP] = {on_lookup, true},
+    [TXN_OFFSETS] = {on_txn_offsets, true},
+    [TXN_END] = {on_txn_end, true},
+    [TXN_SAID] = {on_txn_said, true},
+    [TXN_ABORT] = {on_txn_abort, false},
+    [JOIN] = {on_join, false},
+    [SESSION_OUT] = {on_session_out, false},
+    [START_WORKER] = {on_start, false},
+    [PRODUCE] = {on_produce, false},
+    [FAULT] = {on_fault, false},
+    [THAW] = {on_thaw, true},
+};
+
+static void happen(struct world *w, const struct event_at *e)
+{
+    const struct worker *k = &w->workers[e->worker];
+    bool orphan = e->what == TXN_END && !e->epoch;
+    bool inside = happenings[e->what].inside && !orphan;
+    if (inside && (!k->core || (e->epoch && e->epoch != k->epoch)))
+        return;
+    if (inside && k->frozen_until && e->what != THAW)
         push(w, k->frozen_until + 1, *e);
-        return;
-    }
-    switch (e->what) {
-    case TICK:
-        if (e->at >= k->tick_ns || e->at >= core_next(k->core)) {
-            k->tick_ns = 0;
-            step(w, e->worker, &(struct input){.kind = IN_TICK});
-        }
-        break;
-    case ARRIVE:
-        if (w->requests[e->n]->epoch == k->epoch || rng_below(&w->rng, 2))
-            arrive(w, e->n);
-        break;
-    case DELIVER:
-        deliver(w, e->n);
-        break;
-    case CALL_TIMEOUT:
-        fault_request(w, w->requests[e->n], FAULT_TIMEOUT);
-        break;
-    case DAYTONA:
-        daytona(w);
-        break;
-    case FETCH:
-        fetch(w, e->worker, (unsigned)e->n);
-        break;
-    case LOOKUP:
-        lookup(w, e->worker, (unsigned)e->n);
-        break;
-    case TXN_OFFSETS:
-        txn_offsets(w, e->worker, e->n);
-        break;
-    case TXN_END:
-        txn_end(w, e->worker, e->n);
-        break;
-    case TXN_SAID:
-        txn_said(w, e->worker);
-        break;
-    case TXN_ABORT:
-        txn_abort(w, e->worker, e->n);
-        break;
-    case JOIN:
-        join(w);
-        break;
-    case SESSION_OUT:
-        if (k->epoch == e->n && k->member && (!k->core || k->frozen_until))
-            session_out(w, e->worker);
-        else if (k->epoch != e->n &&
-                 k->member) /* the dead one's place; its successor joined by itself */
-            tell(w, "group: the former w%u is out", e->worker);
-        break;
-    case START_WORKER:
-        if (k->member && !k->core)
-            session_out(w, e->worker);
-        start_worker(w, e->worker);
-        break;
-    case PRODUCE: {
-        struct part_log *l = &w->parts[w->plan->jobs[e->n].partition];
-        l->records[l->n++] = e->n;
-        for (unsigned i = 0; i < w->plan->workers; i++)
-            if (live(&w->workers[i]))
-                fetch_soon(w, i);
-        break;
-    }
-    case FAULT:
-        fault(w, &w->plan->faults[e->n]);
-        break;
-    case THAW:
-        thaw(w, e->worker);
-        break;
-    case N_HAPPENINGS:
-        break;
-    }
+    else
+        happenings[e->what].fn(w, e);
 }
 
 static void world_log(void *arg, const char *line, size_t len)
