@@ -5,9 +5,11 @@ A block that cannot be run here (it needs an account, a container engine, anothe
 behind a comment that says why:  <!-- not run: needs a Daytona key -->
 """
 
+import contextlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -29,8 +31,13 @@ def main():
     if len(script) == 1:
         print("README.md has no commands to run")
         return 1
-    return subprocess.run(["bash", "-c", "\n".join(script)], cwd=ROOT, timeout=LIMIT,
-                          stdin=subprocess.DEVNULL, env={**os.environ, "PS4": "+ "}).returncode
+    shell = subprocess.Popen(["bash", "-c", "\n".join(script)], cwd=ROOT, stdin=subprocess.DEVNULL,
+                             start_new_session=True)
+    try:
+        return shell.wait(LIMIT)
+    finally:  # what it left running, too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -99,10 +99,16 @@ def cases(suite):
             yield item
 
 
+def seconds(case):
+    """About how long it takes, as the test or else its class says."""
+    test = getattr(case, case._testMethodName, case)
+    return getattr(test, "seconds", getattr(case, "seconds", 10))
+
+
 def integration_items():
     """Longest first, so that the last one to end is a short one."""
     found = list(cases(unittest.TestLoader().discover(str(TESTS / "integration"))))
-    for case in sorted(found, key=lambda c: -getattr(getattr(c, c._testMethodName, c), "seconds", 10)):
+    for case in sorted(found, key=lambda c: -seconds(c)):
         yield case.id(), [sys.executable, "-m", "unittest", case.id()], {
             "PYTHONPATH": os.pathsep.join(sys.path[:2])}
 

@@ -13,6 +13,7 @@ the steps from there on took.
 """
 
 import argparse
+import calendar
 import json
 import math
 import os
@@ -205,19 +206,24 @@ class Run:
         worker.end()
         parsed = [(at, json.loads(value)) for at, value in events]
         result["failed"] = sum(e["type"] != "session-ready" for _, e in parsed)
-        result["after_server_ms"] = [self.after_server_ms(at, e) for at, e in parsed]
+        made = {box["id"]: box["created_at"] for box in self.sim.ledger()} if result["failed"] else {}
+        result["after_server_ms"] = [self.after_server_ms(at, e, made) for at, e in parsed]
         return result
 
-    def after_server_ms(self, seen, event):
-        """From the server's first (or last) moment until the event was visible."""
-        written = time.strptime(event["time"][:19], "%Y-%m-%dT%H:%M:%S")
-        written_ms = calendar_ms(written) + int(event["time"][20:23])
-        steps = event["timings_ms"]
-        return seen * 1000 - written_ms + steps["probe"] + steps["keep"] - self.delays["server"]
+    def after_server_ms(self, seen, event, made):
+        """From the server's first (or last) moment until the event was visible. A ready event says
+        how long the steps since its exec took. A failed one does not, so there the clock starts with
+        the sandbox, and the two or three requests of the launch are in it."""
+        if event["type"] == "session-ready":
+            steps = event["timings_ms"]
+            exec_at = wall_ms(event["time"]) - steps["probe"] - steps["keep"]
+        else:
+            exec_at = made[event["sandbox"]["id"]] + self.delays["boot"]
+        return seen * 1000 - exec_at - self.delays["server"]
 
 
-def calendar_ms(utc):
-    return (time.mktime(utc) - time.timezone) * 1000
+def wall_ms(text):
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) * 1000 + int(text[20:23])
 
 
 # ---- what is measured ----

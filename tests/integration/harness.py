@@ -32,7 +32,10 @@ LOGS = OUT / "logs"
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite"] if os.environ.get("VALGRIND") else []
 PATIENCE = 6 if VALGRIND else 3 if FLAVOUR == "asan" else 1  # all limits are this much longer
+for name in [n for n in os.environ if n.startswith(("SESSION_WORKER_", "DAYTONA_"))]:
+    del os.environ[name]  # what a user's shell has set is not for the programs under test
 API_KEY = "dtn_EXAMPLE"
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # all of it is loopback
 SNAPSHOTS = {  # beside the simulator's own sim-…
     "half-second": {"boot_ms": 500},
     "slow-server": {"server_ms": 3000},
@@ -83,7 +86,7 @@ def http(method, url, body=None, headers=(), limit=40):
     head = {**dict(headers), **({"Content-Type": "application/json"} if data else {})}
     request = urllib.request.Request(url, data=data, method=method, headers=head)
     try:
-        with urllib.request.urlopen(request, timeout=limit) as answer:
+        with DIRECT.open(request, timeout=limit) as answer:
             status, raw = answer.status, answer.read()
     except urllib.error.HTTPError as refused:
         status, raw = refused.code, refused.read()
@@ -365,6 +368,14 @@ class Reader:
 
     def close(self):
         self.consumer.close()
+
+
+def taking(seconds):
+    """About how long one test takes, where its class says otherwise."""
+    def mark(test):
+        test.seconds = seconds
+        return test
+    return mark
 
 
 class Case(unittest.TestCase):

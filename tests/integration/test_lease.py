@@ -1,7 +1,7 @@
 """The lease: a sandbox is provisional until it is kept, and a stop destroys only what is provisional."""
 
 import harness
-from harness import Case, start, until
+from harness import Case, start, taking, until
 
 KEEP = "/autodelete/"
 
@@ -56,6 +56,7 @@ class Lease(Case):
         self.assertEqual(self.event_of(sent[0]).outcome, "ready")
         self.assert_clean(sent)
 
+    @taking(70)
     def test_keep_lost_at_the_deadline_leaves_nothing_unnamed(self):
         """KEEP goes through, but no answer says so, and nothing can be learned any more before the
         deadline: the event names the sandbox as kept, and nothing destroys it."""
@@ -64,7 +65,7 @@ class Lease(Case):
         sent = self.produce(start("s1", timeout_seconds=5))
         until(self.keeps_sent, 15, "no KEEP came", 0.01)
         self.sim.fault("status", "/api/sandbox/", method="GET", status=503, times=1000)
-        event = self.event_of(sent[0], limit=30)
+        event = self.event_of(sent[0], limit=90)  # the worker goes on asking for a minute
         self.sim.no_faults()
         if event.outcome != "ready":
             self.assertEqual(event["sandbox.cleanup"], "kept", event.json)

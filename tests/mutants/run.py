@@ -55,7 +55,8 @@ def judge(patch):
             code, output = run(*MAKE, "explore")
     finally:
         run("patch", "-p1", "--reverse", "--no-backup-if-mismatch", "-i", patch)
-    red = [line.strip(" |") for line in output.splitlines() if "not ok" in line or "violated" in line]
+    lines = [line.strip(" |") for line in output.splitlines()]
+    red = [line for line in lines if line.startswith("not ok") or "violated" in line]
     return code != 0, "; ".join(red[:2]) or "the test program died"
 
 
