@@ -19,6 +19,7 @@ BUILD_DEPS := gcc libc6-dev make pkg-config librdkafka-dev libcurl4-openssl-dev 
               libconfig-dev libevent-dev libssl-dev uthash-dev
 TEST_DEPS  := libcmocka-dev binutils clang-format-19 python3 python3-confluent-kafka kcat util-linux \
               default-jre-headless maven
+DEMO_DEPS  := python3 python3-confluent-kafka util-linux
 CI_DEPS    := clang valgrind gcovr patch
 PKGS       := rdkafka libcurl libcjson libconfig libevent libssl libcrypto
 
@@ -71,8 +72,9 @@ $(OUT)/sim-replay:     $(call objects,tests/sim/replay*.c) $(OUT)/sim.a $(OUT)/c
 $(OUT)/tests/kafka/io_driver: $(OUT)/tests/kafka/io_driver.o $(LAYERS)
 
 $(OUT)/tests/bench/bare: $(OUT)/tests/bench/bare.o
+$(OUT)/demo-broker: $(OUT)/tests/demo/broker.o $(OUT)/common.a
 
-PROGRAMS := session-worker sessionctl daytona-sim sim-replay tests/kafka/io_driver tests/bench/bare
+PROGRAMS := session-worker sessionctl daytona-sim demo-broker sim-replay tests/kafka/io_driver tests/bench/bare
 $(addprefix $(OUT)/,$(PROGRAMS)):
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
@@ -85,6 +87,16 @@ $(OUT)/%.o: %.c | deps
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# ---- seeing it work ----
+
+DEMO = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py
+
+demo: all $(OUT)/demo-broker | demo-deps ## twenty sessions on an embedded broker and a simulated Daytona, then a summary
+	$(DEMO)
+
+dev: all $(OUT)/demo-broker | demo-deps ## the same stack, kept running until Ctrl-C
+	$(DEMO) --keep
 
 # ---- the unit tests: each links its layer's helpers, its own layer and those below it ----
 
@@ -109,7 +121,7 @@ $(UNIT:=.o) $(RECORDED:=.o): | test-deps
 
 RUN = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/run.py
 
-test: all $(UNIT) $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit and integration tests; one closing line
+test: all $(UNIT) $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit and integration tests; one closing line
 	$(RUN) lint unit integration
 
 lint: $(OUT)/core.a $(OUT)/provider.a $(OUT)/sim.a | test-deps ## layers, purity, banned functions, formatting
@@ -120,7 +132,7 @@ unit: $(UNIT) ## the unit tests (ONLY=name picks by name)
 
 unit-programs: $(UNIT)
 
-integration: all $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY as well; VALGRIND=1 runs workers under valgrind)
+integration: all $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY as well; VALGRIND=1 runs workers under valgrind)
 	$(RUN) integration $(ONLY)
 
 coverage: ci-deps ## lines of core and provider that their unit tests reach; at least 90 %
@@ -172,6 +184,9 @@ endef
 deps: ## install what building needs (Debian)
 	$(call install,$(BUILD_DEPS))
 
+demo-deps: deps ## install what the demo needs
+	$(call install,$(DEMO_DEPS))
+
 test-deps: deps ## install what testing needs
 	$(call install,$(TEST_DEPS))
 
@@ -191,7 +206,7 @@ clean: ## remove what was built, but for Kafka's jars
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-.PHONY: all test lint unit unit-programs integration coverage recordings bench explore mutants format kafka deps test-deps ci-deps install clean help
+.PHONY: all demo dev test lint unit unit-programs integration coverage recordings bench explore mutants format kafka deps demo-deps test-deps ci-deps install clean help
 .PRECIOUS: $(OUT)/%.o
 .DELETE_ON_ERROR:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
