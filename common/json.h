@@ -43,7 +43,7 @@ struct json_reader {
     struct json_error *error;
 };
 struct json_error {
-    char text[256]; /* "" = none */
+    char text[400]; /* "" = none */
 };
 bool json_failed(const struct json_reader *);
 void json_fail(struct json_reader *, const char *name, const char *fmt, ...) PRINTF_LIKE(3, 4);

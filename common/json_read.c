@@ -52,13 +52,13 @@ void json_fail(struct json_reader *r, const char *name, const char *fmt, ...)
 {
     if (json_failed(r))
         return;
-    char what[128];
+    char what[192];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     bool dot = name && *name && r->path && *r->path;
-    snprintf(r->error->text, sizeof r->error->text, "%.60s%s%.60s %s", r->path ? r->path : "",
+    snprintf(r->error->text, sizeof r->error->text, "%.100s%s%.100s %s", r->path ? r->path : "",
              dot ? "." : "", name ? name : "", what);
 }
 

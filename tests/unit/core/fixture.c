@@ -107,12 +107,25 @@ static bool write_text(struct box *b, const char *word)
     return false;
 }
 
+/* "port=<n>": one more exposed url. */
+static bool write_port(struct box *b, const char *word)
+{
+    int64_t port;
+    if (strncmp(word, "port=", 5) != 0 || !parse_i64(word + 5, strlen(word + 5), 1, 65535, &port))
+        return false;
+    b->urls = xrealloc(b->urls, b->n_urls + 1, sizeof *b->urls);
+    b->urls[b->n_urls++] = (struct box_url){.name = xasprintf("P%s", word + 5),
+                                            .url = xasprintf("http://%s", word + 5),
+                                            .port = (int)port};
+    return true;
+}
+
 /* Words: a state, flags, "name=value"; any other word is the id, "-" no id. */
 static void box_write(struct box *b, const char *words)
 {
     char *copy = xstrdup(words ? words : ""), *rest = copy, *word;
     while ((word = strsep(&rest, " ")))
-        if (*word && !write_flag(b, word) && !write_text(b, word))
+        if (*word && !write_flag(b, word) && !write_text(b, word) && !write_port(b, word))
             set_text(&b->id, strcmp(word, "-") == 0 ? NULL : word);
     free(copy);
 }
@@ -475,7 +488,7 @@ void stop(struct world *w, const char *session, const char *members)
     job_at(w, 0, w->next_offset[0], "stop", session, members);
 }
 
-void delete(struct world *w, const char *session, const char *members)
+void delete (struct world *w, const char *session, const char *members)
 {
     job_at(w, 0, w->next_offset[0], "delete", session, members);
 }

@@ -104,7 +104,7 @@ void world_restart(struct world *); /* a new core, after the config was changed;
 
 void start(struct world *, const char *session, const char *members);
 void stop(struct world *, const char *session, const char *members);
-void delete(struct world *, const char *session, const char *members);
+void delete (struct world *, const char *session, const char *members);
 /* At any place; `what` is "start", "stop" or "delete". The partition's next offset follows it. */
 void job_at(struct world *, int32_t partition, int64_t offset, const char *what,
             const char *session, const char *members);

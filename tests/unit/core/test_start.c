@@ -17,7 +17,7 @@ static void test_fresh_start_to_ready(void **state)
     expect_call(w, "start b1");
     done(w, RUNS);
     expect_call(w, "launch b1");
-    ANSWER(w, .set = SERVER, .box = "url=http://u token=t command=c1 warm");
+    ANSWER(w, .set = SERVER, .box = "url=http://u token=t command=c1 warm port=4444 port=80");
     expect_call(w, "probe b1");
     done(w, ANSWERS);
     expect_call(w, "keep b1");
@@ -43,6 +43,9 @@ static void test_fresh_start_to_ready(void **state)
     expect_field(w, "sandbox.launch", "warm");
     expect_field(w, "sandbox.session_api_key", "k1");
     expect_field(w, "sandbox.preview_token", "t");
+    expect_field(w, "sandbox.exposed_urls",
+                 "[{\"name\":\"P4444\",\"url\":\"http://4444\",\"port\":4444},"
+                 "{\"name\":\"P80\",\"url\":\"http://80\",\"port\":80}]");
     expect_field(w, "server.url", "http://u");
     expect_field(w, "server.command_id", "c1");
     assert_string_equal(phase_of(w, 0, 0), "publishing");
