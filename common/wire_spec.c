@@ -266,15 +266,14 @@ static void read_expose(struct fields *f, struct json_reader *server)
 static void read_ports(struct fields *f, struct json_reader *r)
 {
     static const int ports[] = {
-        [SERVER_V0] = 4444, [SERVER_V1] = 8000, [SERVER_CUSTOM] = 0, [SERVER_NONE] = 0};
+        [SERVER_V0] = 4444, [SERVER_V1] = 8000, [SERVER_CUSTOM] = 4444, [SERVER_NONE] = 0};
     struct job *job = f->job;
     job->server.port = ports[job->server.kind];
     job->server.vscode_port = 4445;
     wire_take_int(r, "port", 1, 65535, &job->server.port);
     wire_take_int(r, "vscode_port", 1, 65535, &job->server.vscode_port);
-    if (job->server.kind == SERVER_CUSTOM && job->server.port == 0)
-        json_fail(r, "port", "must be given for kind custom");
-    if (job->server.kind != SERVER_NONE && job->server.port == job->server.vscode_port)
+    bool has_vscode = job->server.kind == SERVER_V0 || job->server.kind == SERVER_V1;
+    if (has_vscode && job->server.port == job->server.vscode_port)
         json_fail(r, "vscode_port", "must differ from server.port");
 }
 

@@ -349,8 +349,6 @@ static void test_wrong_fields(void **state)
         {"\"server\":{\"kind\":\"v2\"}", "server.kind must be one of v0, v1, custom, none"},
         {"\"server\":{\"port\":65536}", "server.port must be a whole number from 1 to 65535"},
         {"\"server\":{\"port\":4445}", "server.vscode_port must differ from server.port"},
-        {"\"server\":{\"kind\":\"custom\",\"command\":[\"x\"]}",
-         "server.port must be given for kind custom"},
         {"\"server\":{\"kind\":\"custom\",\"port\":1}",
          "server.command must be an array of 1 to 256 strings for kind custom"},
         {"\"server\":{\"kind\":\"custom\",\"port\":1,\"command\":\"x\"}",
