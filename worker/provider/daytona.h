@@ -160,6 +160,7 @@ cJSON *reply_parse(const struct reply *);
 char *reply_words(const struct reply *, const cJSON *json);
 void set_text(char **field, const char *value);
 /* The same, known to the redactor while it stands there. */
+void set_short(char **field, const char *value);
 void set_secret(char **field, const char *value);
 
 enum read_what { READ_ALL, READ_STATE /* the intervals are of before */ };
@@ -201,6 +202,7 @@ void delete_seen(struct turn *);
 
 /* ---- daytona_sandbox.c: FIND, CREATE, START, and looks in all phases ---- */
 
+#define TOKEN_MAX 1024 /* longer ones are no tokens */
 #define UP (SERVER | ANSWERS | ACCEPTS)
 
 void judge_look(struct turn *);   /* GET by id or name, 2xx */

@@ -208,9 +208,11 @@ bool body_exec(const struct deal *d, struct buf *out, struct answer *a)
     return fits || refuse(a, ERR_INVALID_JOB, "the startup command is longer than 96 KiB");
 }
 
+/* The event shows the last 4096 bytes; more is read so that no secret is cut before it is redacted.
+ */
 bool body_tail(const struct deal *d, struct buf *out, struct answer *a)
 {
     (void)d, (void)a;
-    buf_adds(out, "{\"command\":\"tail -c 4096 " LOG_PATH "\",\"timeout\":10}");
+    buf_adds(out, "{\"command\":\"tail -c 36864 " LOG_PATH "\",\"timeout\":10}");
     return true;
 }

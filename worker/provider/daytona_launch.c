@@ -268,7 +268,8 @@ void judge_preview(struct turn *t)
     struct box *b = &t->box->box;
     if (!cJSON_IsObject(t->json)) {
         turn_not_understood(t);
-    } else if (!url_valid(t->deal->provider, url) || !header_value_valid(token)) {
+    } else if (!url_valid(t->deal->provider, url) || !header_value_valid(token) ||
+               strlen(token) > TOKEN_MAX) {
         turn_say(t, REFUSE, ERR_PROVIDER_PROTOCOL, "Daytona names no preview url that can be used");
     } else if (!token_fresh(t)) {
         turn_again(t, PACE_ROTATION, ERR_NONE, "the preview token may be the one before the start");

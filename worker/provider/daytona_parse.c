@@ -12,7 +12,9 @@
 #include "common/xalloc.h"
 #include "worker/provider/daytona.h"
 
-#define WORDS_MAX 1000
+#define WORDS_MAX                                                                                  \
+    36864 /* cut for the event after it has been redacted, so that no half secret stays */
+#define SHORT_MAX 1024
 #define URL_MAX 2048
 
 bool is_2xx(const struct reply *r)
@@ -67,6 +69,12 @@ void set_text(char **field, const char *value)
     char *copy = xstrdup0(value);
     free(*field);
     *field = copy;
+}
+
+/* Foreign text that goes into events: what is longer than anything sensible is left out. */
+void set_short(char **field, const char *value)
+{
+    set_text(field, value && strlen(value) <= SHORT_MAX ? value : NULL);
 }
 
 void set_secret(char **field, const char *value)
@@ -190,9 +198,9 @@ const cJSON *list_items(const cJSON *page)
 static void read_labels(const struct provider *p, const char *session, const cJSON *dto,
                         struct box *b)
 {
-    set_text(&b->label_job, dto_label(dto, LABEL_JOB));
-    set_text(&b->label_spec, dto_label(dto, LABEL_SPEC));
-    set_text(&b->label_session, dto_label(dto, LABEL_SESSION));
+    set_short(&b->label_job, dto_label(dto, LABEL_JOB));
+    set_short(&b->label_spec, dto_label(dto, LABEL_SPEC));
+    set_short(&b->label_session, dto_label(dto, LABEL_SESSION));
     b->ours = dto_ours(p, session, dto);
 }
 
@@ -212,7 +220,7 @@ static void read_intervals(const cJSON *dto, struct daytona_box *b)
 static void read_state(const cJSON *dto, struct daytona_box *b)
 {
     b->box.state = dto_state(dto);
-    set_text(&b->box.state_name, json_str(dto, "state", NULL));
+    set_short(&b->box.state_name, json_str(dto, "state", NULL));
     set_text(&b->error_reason, json_str(dto, "errorReason", NULL));
     b->recoverable = json_bool(dto, "recoverable", false);
     if (!parse_time_ms(json_str(dto, "lastActivityAt", ""), &b->last_activity_ms))
@@ -221,10 +229,10 @@ static void read_state(const cJSON *dto, struct daytona_box *b)
 
 static void read_rest(const cJSON *dto, struct daytona_box *b)
 {
-    set_text(&b->label_key, dto_label(dto, LABEL_KEY));
-    set_text(&b->box.created_at, json_str(dto, "createdAt", NULL));
-    set_text(&b->box.target, json_str(dto, "target", NULL));
-    set_text(&b->box.spec_id, json_str(dto, "snapshot", NULL));
+    set_short(&b->label_key, dto_label(dto, LABEL_KEY));
+    set_short(&b->box.created_at, json_str(dto, "createdAt", NULL));
+    set_short(&b->box.target, json_str(dto, "target", NULL));
+    set_short(&b->box.spec_id, json_str(dto, "snapshot", NULL));
 }
 
 /* Some answers have no toolbox url; a hostile one must not get our key. */
@@ -274,6 +282,6 @@ bool sandbox_read(struct turn *t, const cJSON *dto, enum read_what what)
     if (d->job && b->box.label_job && strcmp(b->box.label_job, d->job->event_id) == 0)
         b->box.mine = true;
     if (!b->box.spec_id && d->job)
-        set_text(&b->box.spec_id, d->job->sandbox.image);
+        set_short(&b->box.spec_id, d->job->sandbox.image);
     return true;
 }

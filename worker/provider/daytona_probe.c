@@ -342,8 +342,11 @@ static void key_accepted(struct turn *t)
     struct box *b = &t->box->box;
     char *key = candidate_key(t->deal, t->box, &t->script->key);
     set_secret(&b->session_key, key);
-    if (t->deal->job->server.kind == SERVER_V0)
-        set_secret(&b->vscode_token, json_str(t->json, "token", NULL));
+    if (t->deal->job->server.kind == SERVER_V0) {
+        const char *token =
+            json_str(t->json, "token", NULL); /* a sandbox's own word: may be hostile */
+        set_secret(&b->vscode_token, token && strlen(token) <= TOKEN_MAX ? token : NULL);
+    }
     if (t->deal->job->server.kind == SERVER_V1)
         set_secret(&b->vscode_token, key);
     if (!b->vscode_token) /* no VSCode in that image */

@@ -29,12 +29,20 @@ static void box_runs(struct turn *t)
     }
 }
 
+/* This job's own KEEP was cut off between its two calls: the user's auto-stop is not set yet. */
+static bool half_kept(const struct turn *t)
+{
+    const struct job *job = t->deal->job;
+    return t->box->box.mine && job && job->type == JOB_START && job->mode != MODE_ATTACH &&
+           t->box->auto_stop != job->sandbox.auto_stop_minutes;
+}
+
 /* A box that was found: it is there, and what it is. */
 static void box_seen(struct turn *t)
 {
     const struct box *b = &t->box->box;
     t->answer->set |= EXISTS;
-    if (b->provisional)
+    if (b->provisional || half_kept(t))
         t->answer->clear |= KEPT;
     else
         t->answer->set |= KEPT;
@@ -158,7 +166,7 @@ static void find_named(struct turn *t)
 {
     struct box *b = &t->box->box;
     const struct job *job = t->deal->job;
-    set_text(&b->name, json_str(t->json, "name", b->name));
+    set_short(&b->name, json_str(t->json, "name", b->name));
     b->ours |= job->type == JOB_START && job->mode == MODE_ATTACH;
 }
 

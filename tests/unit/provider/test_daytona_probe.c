@@ -184,7 +184,7 @@ static void a_server_that_exits_is_reported_with_its_log(void **state)
          {.slot = 1, .ask = UP, .status = 502, .verdict = AGAIN});
     assert_int_equal(ask(w, 1), ASKED_CALL);
     assert_string_equal(w->call.body,
-                        "{\"command\":\"tail -c 4096 /tmp/session-worker-server.log\","
+                        "{\"command\":\"tail -c 36864 /tmp/session-worker-server.log\","
                         "\"timeout\":10}");
     talk(w, {.slot = 1,
              .ask = TAIL,
