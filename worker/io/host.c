@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/metrics.h"
@@ -181,6 +182,7 @@ static void on_lost(void *arg, const int32_t *partitions, size_t n)
 
 static void on_outcome(void *arg, uint64_t batch, bool committed)
 {
+    thaw(arg, loop_now_ns());
     struct input in = {.kind = committed ? IN_COMMITTED : IN_COMMIT_FAILED,
                        .commit = {.batch = batch}};
     step(arg, &in);
@@ -342,9 +344,11 @@ void host_free(struct host *h)
     if (!h)
         return;
     admin_free(h->admin);
-    publisher_free(h->publisher);
+    bool hangs = !publisher_free(h->publisher);
     consumer_free(h->consumer);
     http_free(h->http);
+    if (hangs)
+        _exit(h->exit_code); /* its thread still reads the batch, which is the core's */
     core_free(h->core);
     timer_free(h->tick);
     timer_free(h->heartbeat);

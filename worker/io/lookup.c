@@ -70,9 +70,11 @@ static size_t take(struct lookup *l, struct question **out)
         rd_kafka_poll(l->rk, 0); /* error events, which nobody needs, would pile up */
     }
     size_t n = l->stop ? 0 : l->n_questions;
-    *out = l->questions;
-    l->questions = NULL;
-    l->n_questions = l->cap_questions = 0;
+    if (n > 0) { /* what is left when it stops is freed with it */
+        *out = l->questions;
+        l->questions = NULL;
+        l->n_questions = l->cap_questions = 0;
+    }
     pthread_mutex_unlock(&l->lock);
     return n;
 }

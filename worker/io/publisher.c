@@ -167,8 +167,6 @@ static void *thread_main(void *arg)
 
 static void on_outcome(struct publisher *p, uint64_t batch, bool committed)
 {
-    metric_add1(M_BATCHES, committed ? MB_COMMITTED : MB_REFUSED, 1);
-    metric_observe(M_BATCH_SECONDS, 0, (double)(loop_now_ns() - p->handed_ns) / 1e9);
     p->o.outcome(p->o.arg, batch, committed);
 }
 
@@ -271,10 +269,10 @@ static void stop(struct publisher *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-void publisher_free(struct publisher *p)
+bool publisher_free(struct publisher *p)
 {
     if (!p)
-        return;
+        return true;
     stop(p);
     timer_free(p->watchdog);
     wake_free(p->wake);
@@ -283,7 +281,7 @@ void publisher_free(struct publisher *p)
     struct timespec until = in_ms(CLOCK_REALTIME, STOP_SECONDS * 1000);
     if (pthread_timedjoin_np(p->thread, NULL, &until) != 0) {
         log_warn(NULL, "the publisher hangs in a call and is left behind");
-        return; /* with all that the thread may still use */
+        return false; /* with all that the thread may still use */
     }
     if (p->slot.group)
         rd_kafka_consumer_group_metadata_destroy(p->slot.group);
@@ -291,6 +289,7 @@ void publisher_free(struct publisher *p)
     pthread_mutex_destroy(&p->lock);
     free(p->slot.why);
     free(p);
+    return true;
 }
 
 /* at_least_once is fenced by comparing generations, so it needs the group's as well. */
@@ -305,7 +304,6 @@ void publisher_commit(struct publisher *p, const struct batch *batch,
     p->slot.group = group;
     pthread_cond_signal(&p->change);
     pthread_mutex_unlock(&p->lock);
-    p->handed_ns = loop_now_ns();
 }
 
 void publisher_progress(struct publisher *p, const struct message *m)

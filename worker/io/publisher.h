@@ -30,8 +30,9 @@ struct publisher_options {
 };
 
 struct publisher *publisher_new(struct loop *, const struct publisher_options *);
-/* Before consumer_free. Waits for its thread, at most 5 s; then gives it up. NULL allowed. */
-void publisher_free(struct publisher *);
+/* Before consumer_free. Waits for its thread, at most 5 s. False: it hangs and is left behind, with
+ * the batch that it was lent. NULL allowed. */
+bool publisher_free(struct publisher *);
 
 /* Begins the commit. batch is borrowed until the outcome. group is taken over (exactly_once; NULL
  * otherwise). At most one at a time. */

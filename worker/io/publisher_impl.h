@@ -54,7 +54,6 @@ struct publisher {
     struct lookup *lookup; /* for the watchdog; made with the first doubt */
     bool asked;            /* an answer is to come */
     uint64_t answering_ns; /* since when the broker answers while the thread hangs; 0: not */
-    uint64_t handed_ns;
     bool dead;
 };
 
