@@ -86,7 +86,7 @@ static void add_offsets(struct core *c, struct batch *b)
 
 static void begin(struct core *c)
 {
-    size_t n = MIN(c->n_ready, BATCH_RESULTS_MAX);
+    size_t n = c->last_batch ? c->n_ready : MIN(c->n_ready, BATCH_RESULTS_MAX);
     struct batch *b = xcalloc(1, sizeof *b);
     b->id = ++c->batches;
     b->messages = xcalloc(2 * n, sizeof *b->messages);

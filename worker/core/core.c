@@ -206,11 +206,10 @@ static void carry_out(struct core *c, const struct input *in)
 /* Jobs that have begun, and destroys that had no try yet, are worth waiting for. */
 static bool drain_waits(const struct core *c)
 {
-    if (c->batch)
-        return true; /* the publisher answers for every batch, and in time */
-    if (c->now_ns >= c->drain_ns)
+    if (c->now_ns >=
+        c->drain_ns) /* the broker may be away: what is not committed runs again elsewhere */
         return false;
-    if (c->n_ready)
+    if (c->batch || c->n_ready)
         return true;
     for (const struct lane *l = c->lanes; l; l = l->hh.next) {
         bool busy = l->active && l->active->state == S_RUNNING;
@@ -225,6 +224,7 @@ static void drain_step(struct core *c)
     if (!c->draining || c->drained || drain_waits(c))
         return;
     c->drained = true;
+    parts_free(c); /* nothing is ours from here on, and nothing is asked any more */
     core_effect(c, DO_DRAINED);
 }
 

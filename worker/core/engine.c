@@ -74,6 +74,8 @@ void engine_stop(struct session *s)
 void engine_arm(struct session *s)
 {
     uint64_t at = MIN(s->deadline_ns, s->limit_ns);
+    if (s->untold)
+        at = MIN(at, s->progress_ns);
     for (size_t i = 0; i < SLOTS; i++)
         if (s->slots[i].state == SLOT_ASLEEP || s->slots[i].state == SLOT_HELD)
             at = MIN(at, s->slots[i].wake_ns);
@@ -313,8 +315,10 @@ static void judge_retry(struct session *s, struct slot *slot, struct answer *a)
         return;
     }
     s->again++;
-    bool last_look = session_failing(s); /* is worth every try that its limit leaves */
-    if (++s->retries >= (unsigned)s->core->config->jobs.attempts && !last_look) {
+    /* A look before a failure, and a DELETE that may still act, are worth every try their limit
+     * leaves. */
+    bool to_its_limit = session_failing(s) || s->phase == DELETE;
+    if (++s->retries >= (unsigned)s->core->config->jobs.attempts && !to_its_limit) {
         session_fail_answer(s, a);
         return;
     }
@@ -391,6 +395,8 @@ void engine_tick(struct session *s)
         session_deadline(s);
     else
         wake_slots(s);
+    if (s->untold && s->core->now_ns >= s->progress_ns)
+        report_progress(s);
     engine_run(s);
 }
 

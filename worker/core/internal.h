@@ -127,6 +127,13 @@ struct why {              /* strings owned */
     char *message, *provider_message;
 };
 
+/* Why a destroy is there decides what becomes of a sandbox that it finds kept. */
+enum destroy_why {
+    AFTER_FAILURE, /* a KEEP overtook it: stopped, counted as a late keep, never announced */
+    STOP_KEPT,     /* on_failure = stop: stopped; a provisional one is another's, and spared */
+    SWEPT,         /* spared */
+};
+
 struct session {
     struct core *core;
     struct part *part;
@@ -146,14 +153,16 @@ struct session {
     unsigned same_facts, retries, losses, again; /* again: retries and losses of the whole job */
     unsigned requests;
     bool parked;
-    bool cancelled;  /* a stop or delete of its lane was taken after it */
-    bool stop_kept;  /* a destroy that stops a kept sandbox too (on_failure = stop) */
+    bool cancelled; /* a stop or delete of its lane was taken after it */
+    enum destroy_why destroy_why;
     struct why last; /* what AGAIN waits for */
     struct why why;  /* set: it is failing */
 
     uint64_t taken_ns, clock_ns; /* clock_ns 0: not started */
     uint64_t deadline_ns, limit_ns, phase_ns, step_ns;
     uint64_t timings_ns[N_STEPS];
+    uint64_t progress_ns; /* when it may be told again where it is */
+    bool untold;          /* it has moved, and progress_ns is still to come */
     struct heap_node node;
 
     enum outcome outcome;
@@ -257,7 +266,7 @@ void session_settle(struct session *);
 /* report.c */
 void report_result(struct session *, enum event_type); /* into s->result */
 void report_refusal(struct core *, struct result *, const struct record *, const struct refusal *);
-void report_progress(struct session *);
+void report_progress(struct session *); /* once a second at most: else when that is over */
 
 /* lane.c */
 struct lane *lane_get(struct core *, const char *session_id);
@@ -269,8 +278,9 @@ void lane_tick(struct core *, struct lane *);
 void lane_remember(struct core *, struct lane *, const char *box_id); /* NULL: forget */
 void lane_remove(struct session *); /* takes it out of its lane; the caller kicks the lane */
 void destroy_new(struct core *, struct part *, struct lane *, struct account *, const struct box *,
-                 bool stop_kept);
-void lane_spare_kept(struct lane *); /* a later start is ready in what was to be stopped */
+                 enum destroy_why);
+void lane_spare_kept(struct lane *,
+                     const char *box_id); /* a later start is ready in what was to be stopped */
 void destroy_put_off(struct session *, uint64_t after_ns);
 
 /* part.c */

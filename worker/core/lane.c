@@ -134,21 +134,21 @@ void lane_remove(struct session *s)
 
 /* ---- destroys ---- */
 
-static bool destroy_known(const struct lane *l, const char *id, bool stop_kept)
+static bool destroy_known(const struct lane *l, const char *id, enum destroy_why why)
 {
     const struct session *s;
     DL_FOREACH(l->destroys, s)
-    if (strcmp(s->box->id, id) == 0 && s->stop_kept == stop_kept)
+    if (strcmp(s->box->id, id) == 0 && (s->destroy_why == STOP_KEPT) == (why == STOP_KEPT))
         return true;
     return false;
 }
 
-void lane_spare_kept(struct lane *l)
+void lane_spare_kept(struct lane *l, const char *box_id)
 {
     struct session *s, *tmp;
     DL_FOREACH_SAFE(l->destroys, s, tmp)
     {
-        if (!s->stop_kept)
+        if (s->destroy_why != STOP_KEPT && strcmp(s->box->id, box_id) != 0)
             continue;
         lane_remove(s);
         session_bury(s);
@@ -156,15 +156,15 @@ void lane_spare_kept(struct lane *l)
 }
 
 void destroy_new(struct core *c, struct part *p, struct lane *l, struct account *a,
-                 const struct box *box, bool stop_kept)
+                 const struct box *box, enum destroy_why why)
 {
-    if (destroy_known(l, box->id, stop_kept))
+    if (destroy_known(l, box->id, why))
         return;
     struct session *s = session_new(c, p, a, -1);
     s->box->id = xstrdup(box->id);
     free(s->box->name);
     s->box->name = xstrdup0(box->name);
-    s->stop_kept = stop_kept;
+    s->destroy_why = why;
     s->limit_ns = c->now_ns; /* while queued: when it is tried */
     lane_add_destroy(l, s);
     s->log_fields[0] = L_STR("session", l->session_id);

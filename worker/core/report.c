@@ -8,7 +8,8 @@
 #include "common/secret.h"
 #include "common/xalloc.h"
 
-#define FOREIGN_MAX 16384
+#define FOREIGN_MAX 65536
+#define PROGRESS_EVERY_NS NS_PER_S
 
 static void each_secret(const struct session *s, void (*fn)(const char *))
 {
@@ -195,13 +196,23 @@ static const char *runtime_status(const struct session *s)
 void report_progress(struct session *s)
 {
     struct core *c = s->core;
+    s->untold = false;
     if (!c->config->topics.progress[0] || !session_is_start(s) || session_failing(s))
         return;
+    if (c->now_ns < s->progress_ns) {
+        s->untold = true;
+        return;
+    }
+    s->progress_ns = c->now_ns + PROGRESS_EVERY_NS;
     struct event e = {.type = EVENT_PROGRESS};
     say_job(s, &e);
+    /* Unlike the result's it is told once only, so a takeover's must not look like a repetition. */
+    char *id = xasprintf("%s/%llu", e.event_id, (unsigned long long)e.time_ms);
+    e.event_id = id;
     e.progress.status = runtime_status(s);
     e.progress.step = s->step;
     e.progress.attempt = 1 + s->again;
     e.progress.elapsed_ms = (c->now_ns - s->taken_ns) / NS_PER_MS;
     event_print(&e, &core_effect(c, DO_PROGRESS)->progress);
+    free(id);
 }

@@ -147,12 +147,22 @@ static uint64_t wall_to_ns(const struct core *c, uint64_t wall_ms)
     return wall_ms > c->wall_ms ? c->now_ns + (wall_ms - c->wall_ms) * NS_PER_MS : c->now_ns;
 }
 
+/* When a start that has not begun is too old; wall clock, 0: never. */
+static uint64_t too_old_ms(const struct session *s)
+{
+    uint64_t age_ms = (uint64_t)s->core->config->jobs.max_age_seconds * 1000;
+    uint64_t made_ms = s->job->timestamp_ms;
+    uint64_t expires_ms = s->job->expires_at_ms;
+    uint64_t aged_ms = age_ms && made_ms ? made_ms + age_ms + 1 : 0;
+    return aged_ms && expires_ms ? MIN(aged_ms, expires_ms) : MAX(aged_ms, expires_ms);
+}
+
 void session_unclock(struct session *s)
 {
     s->clock_ns = 0;
     s->limit_ns = NEVER;
     s->deadline_ns =
-        MIN(wall_to_ns(s->core, s->job->deadline_ms), wall_to_ns(s->core, s->job->expires_at_ms));
+        MIN(wall_to_ns(s->core, s->job->deadline_ms), wall_to_ns(s->core, too_old_ms(s)));
 }
 
 void session_begin(struct session *s)
@@ -161,6 +171,9 @@ void session_begin(struct session *s)
     if (s->job) {
         take_hint(s);
         session_unclock(s);
+        if (!session_is_start(
+                s)) /* no token to wait for: its time runs from the head of the lane */
+            session_clock(s);
     } else {
         s->clock_ns = s->core->now_ns;
         s->facts = 0;
@@ -173,11 +186,8 @@ void session_begin(struct session *s)
 
 static bool expired(const struct session *s)
 {
-    const struct job *j = s->job;
-    uint64_t now = s->core->wall_ms;
-    uint64_t max_age_ms = (uint64_t)s->core->config->jobs.max_age_seconds * 1000;
-    bool too_old = max_age_ms && j->timestamp_ms && now > j->timestamp_ms + max_age_ms;
-    return too_old || (j->expires_at_ms && now >= j->expires_at_ms);
+    uint64_t at_ms = too_old_ms(s);
+    return at_ms && s->core->wall_ms >= at_ms;
 }
 
 bool session_in_time(struct session *s)
@@ -237,8 +247,8 @@ static bool goes_on(struct session *s)
     if (s->losses >= (unsigned)s->core->config->jobs.attempts)
         return false;
     why_done(&s->why);
-    s->losses++; /* so that this is no endless round */
-    s->facts |= OURS | KEPT | LOOKED;
+    s->losses++;               /* so that this is no endless round */
+    s->facts |= OURS | LOOKED; /* KEPT, if the look found it whole; else KEEP goes on */
     s->goals = goals_start;
     s->phase = N_PHASES;
     s->limit = LIMIT_NONE;
@@ -455,7 +465,8 @@ static void leave_destroy(struct session *s)
     bool stop_kept =
         session_is_start(s) && session_failing(s) && kept_by_it && s->job->on_failure == FAIL_STOP;
     if (s->box->id && (s->cleanup == CLEANUP_SCHEDULED || stop_kept))
-        destroy_new(s->core, s->part, s->lane, s->account, s->box, stop_kept);
+        destroy_new(s->core, s->part, s->lane, s->account, s->box,
+                    stop_kept ? STOP_KEPT : AFTER_FAILURE);
 }
 
 void session_committed(struct session *s)
@@ -465,7 +476,7 @@ void session_committed(struct session *s)
     leave_memory(s);
     leave_destroy(s);
     if (session_is_start(s) && !session_failing(s))
-        lane_spare_kept(l);
+        lane_spare_kept(l, s->box->id);
     lane_remove(s);
     session_bury(s);
     lane_kick(c, l);

@@ -178,19 +178,27 @@ static void settle_end(struct session *s)
         settle_stop(s);
 }
 
+static void spare(struct session *s)
+{
+    log_info(&s->log, "a sandbox is not what it was when its job failed: spared",
+             L_STR("sandbox", s->box->id));
+    metric_add(M_SANDBOXES_SPARED, 1);
+    s->facts |= RESTS;
+}
+
 static void settle_destroy(struct session *s)
 {
     if (s->phase != FIND || !(s->facts & LOOKED))
         return;
-    bool other = (s->facts & EXISTS) && s->box->provisional == s->stop_kept;
-    if (other) { /* kept meanwhile; or to be stopped only, and a stop would destroy it */
-        log_info(&s->log, "a sandbox is not what it was when its job failed: spared",
-                 L_STR("sandbox", s->box->id));
-        metric_add(M_SANDBOXES_SPARED, 1);
+    bool kept = (s->facts & EXISTS) && !s->box->provisional;
+    if (!(s->facts & EXISTS))
         s->facts |= RESTS;
-    } else if (!(s->facts & EXISTS) || s->box->state == BOX_RESTS) {
-        s->facts |= RESTS; /* gone; or at rest, where the lease ends by itself */
-    }
+    else if (s->destroy_why == SWEPT ? kept : s->destroy_why == STOP_KEPT && !kept)
+        spare(s);
+    else if (s->box->state == BOX_RESTS)
+        s->facts |= RESTS; /* a lease ends by itself there */
+    else if (kept && s->destroy_why == AFTER_FAILURE)
+        metric_add(M_LATE_KEEPS, 1);
 }
 
 void session_settle(struct session *s)
@@ -203,7 +211,8 @@ void session_settle(struct session *s)
         settle_start(s);
     else
         settle_end(s);
-    bool kept_by_it = session_is_start(s) && (s->facts & KEPT) && !s->box->was_there;
+    bool kept_by_it =
+        session_is_start(s) && (s->facts & KEPT) && (!s->box->was_there || s->box->mine);
     if (kept_by_it) /* now only a step's limit ends it */
         s->deadline_ns = NEVER;
 }

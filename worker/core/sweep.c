@@ -88,7 +88,7 @@ static void look_at(struct core *c, struct part *p, const struct box *b)
     if (c->config->sweep.dry_run)
         return;
     struct lane *l = lane_get(c, b->label_session);
-    destroy_new(c, p, l, &c->accounts[p->sweep.account], b, false);
+    destroy_new(c, p, l, &c->accounts[p->sweep.account], b, SWEPT);
     lane_kick(c, l);
 }
 

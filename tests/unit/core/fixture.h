@@ -46,6 +46,8 @@ struct say { /* what an answer means */
     const char *next;  /* of a list: the next cursor */
 };
 
+extern const struct provider_ops fake_ops;
+
 struct world;
 struct fake {
     struct provider provider;
@@ -80,6 +82,7 @@ struct world {
     int32_t released[PARTITIONS];
     size_t n_released, releases;
     unsigned progress;
+    char told[96]; /* the last progress: its step and its ce_id */
     bool drained;
     cJSON *event; /* the last one that was expected */
 
@@ -104,7 +107,7 @@ void world_restart(struct world *); /* a new core, after the config was changed;
 
 void start(struct world *, const char *session, const char *members);
 void stop(struct world *, const char *session, const char *members);
-void delete (struct world *, const char *session, const char *members);
+void delete(struct world *, const char *session, const char *members);
 /* At any place; `what` is "start", "stop" or "delete". The partition's next offset follows it. */
 void job_at(struct world *, int32_t partition, int64_t offset, const char *what,
             const char *session, const char *members);
@@ -152,6 +155,8 @@ void expect_field(struct world *, const char *path, const char *value); /* "null
 void expect_failed(struct world *, const char *session, const char *code, const char *step,
                    const char *cleanup);
 
+/* The job of a session whose create is out fails for good; its result is ready. */
+void fail_now(struct world *, const char *session);
 /* From the create call on to the batch with the ready event; the box is called `id`. */
 void to_probe(struct world *, const char *session, const char *id);
 void to_ready(struct world *, const char *session, const char *id);

@@ -57,13 +57,16 @@ static void test_not_before_it_went_through(void **state)
     expect_call(w, "find b1");
 }
 
-static void test_spared_when_kept_meanwhile(void **state)
+/* By a request that the failure overtook: it costs nothing any more, and nothing is lost. */
+static void test_stopped_when_kept_meanwhile(void **state)
 {
     struct world *w = *state;
     destroy_queued(w);
     found(w, "b1 ours kept runs");
+    expect_call(w, "stop b1");
+    ANSWER(w, .set = RESTS);
     expect_over(w);
-    assert_int_equal(metric_value(M_SANDBOXES_SPARED, 0), 1);
+    assert_int_equal(metric_value(M_LATE_KEEPS, 0), 1);
     assert_int_equal(metric_value(M_SANDBOXES_DESTROYED, 0), 0);
 }
 
@@ -99,7 +102,7 @@ static void test_one_that_is_busy_is_put_off(void **state)
         advance(w, 4001);
     }
     expect_call(w, "find b1");
-    found(w, "b1 ours kept runs");
+    found(w, "b1 ours kept rests");
     expect_over(w);
 }
 
@@ -212,10 +215,21 @@ static void test_a_queued_one_gives_way(void **state)
     expect_field(w, "sandbox.outcome", "adopted");
     expect_calls(w, 0);
     committed(w);
+    expect_over(w); /* what is ready now is not even looked at */
+}
+
+/* A later job's sandbox is none of its business: it has an id of its own. */
+static void test_a_queued_one_goes_on_after_a_ready_of_another(void **state)
+{
+    struct world *w = *state;
+    fail_with(w, "S1", "b1");
+    start(w, "S1", "");
+    committed(w);
+    to_ready(w, "S1", "b2");
+    committed(w);
     expect_call(w, "find b1");
-    found(w, "b1 ours kept runs");
-    expect_over(w);
-    assert_int_equal(metric_value(M_SANDBOXES_SPARED, 0), 1);
+    found(w, "b1 ours provisional runs");
+    expect_call(w, "stop b1");
 }
 
 static void test_one_that_was_put_off_gives_way(void **state)
@@ -334,7 +348,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_destroyed_after_the_commit),
         WORLD_TEST(test_not_before_it_went_through),
-        WORLD_TEST(test_spared_when_kept_meanwhile),
+        WORLD_TEST(test_stopped_when_kept_meanwhile),
         WORLD_TEST(test_gone_already),
         WORLD_TEST(test_at_rest_already),
         WORLD_TEST(test_one_that_is_busy_is_put_off),
@@ -343,6 +357,7 @@ int main(void)
         WORLD_TEST(test_given_up_after_a_quarter_of_an_hour),
         cmocka_unit_test(test_one_that_cannot_be),
         WORLD_TEST(test_a_queued_one_gives_way),
+        WORLD_TEST(test_a_queued_one_goes_on_after_a_ready_of_another),
         WORLD_TEST(test_one_that_was_put_off_gives_way),
         WORLD_TEST(test_one_that_was_sent_is_waited_for),
         WORLD_TEST(test_two_of_one_session),
