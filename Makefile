@@ -144,7 +144,7 @@ coverage: ci-deps ## lines of core and provider that their unit tests reach; at 
 recordings: $(OUT)/sim-replay $(RECORDED) ## real answers of Daytona (RECORDINGS=folder) against provider and simulator
 	@for t in $^; do $$t $(RECORDINGS) || exit 1; done
 
-$(OUT)/explore: $(OUT)/tests/sim/explore.o $(OUT)/tests/sim/world.o $(OUT)/sim.a $(OUT)/core.a $(OUT)/provider.a $(OUT)/common.a
+$(OUT)/explore: $(OUT)/tests/sim/explore.o $(call objects,tests/sim/world*.c) $(OUT)/sim.a $(OUT)/core.a $(OUT)/provider.a $(OUT)/common.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
 

@@ -18,27 +18,6 @@
 #define PARTITIONS_MAX 4
 #define JOBS_MAX 512
 
-enum happening {
-    TICK,         /* a worker's core wanted it */
-    ARRIVE,       /* a request reaches Daytona */
-    DELIVER,      /* its answer reaches the worker */
-    CALL_TIMEOUT, /* the worker's own patience with a request */
-    DAYTONA,      /* the model moves by itself */
-    FETCH,        /* a worker reads the next record of a partition */
-    LOOKUP,       /* a new owner asks for the committed offset */
-    TXN_OFFSETS,  /* the offsets of a transaction reach the broker */
-    TXN_END,      /* the transaction commits */
-    TXN_SAID,     /* the worker hears of it */
-    TXN_ABORT,    /* the broker gives a dead worker's transaction up */
-    JOIN,         /* the group rebalances */
-    SESSION_OUT,  /* the group notices that a member is silent */
-    START_WORKER,
-    PRODUCE, /* job n is appended to the log */
-    FAULT,   /* fault n happens */
-    THAW,
-    N_HAPPENINGS
-};
-
 enum fault_kind {
     CRASH,
     FREEZE,
