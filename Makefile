@@ -121,8 +121,8 @@ $(UNIT:=.o) $(RECORDED:=.o): | test-deps
 
 RUN = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/run.py
 
-test: all $(UNIT) $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit and integration tests; one closing line
-	$(RUN) lint unit integration
+test: all $(UNIT) $(OUT)/explore $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit, simulation and integration tests; one closing line
+	$(RUN) lint unit simulation integration
 
 lint: $(OUT)/core.a $(OUT)/provider.a $(OUT)/sim.a | test-deps ## layers, purity, banned functions, formatting
 	$(RUN) lint

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Runs lint checks, unit tests and integration tests, and adds them up into one closing line.
+"""Runs lint checks, unit tests, simulations and integration tests, and adds them up into one closing line.
 
-    tests/run.py [lint] [unit] [integration] [NAME]...
+    tests/run.py [lint] [unit] [simulation] [integration] [NAME]...
 
 A NAME keeps what contains it. Every integration test runs in a process of its own, a few at a time
 (JOBS, default 4: they mostly wait), against one shared broker. FLAVOUR and BUILD choose the
@@ -23,8 +23,8 @@ TESTS = pathlib.Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OUT = ROOT / os.environ.get("BUILD", "build") / os.environ.get("FLAVOUR", "release")
 LOGS = OUT / "logs"
-PARTS = ("lint", "unit", "integration")
-LIMIT = {"lint": 120, "unit": 300, "integration": 300}  # seconds for one item
+PARTS = ("lint", "unit", "simulation", "integration")
+LIMIT = {"lint": 120, "unit": 300, "simulation": 300, "integration": 300}  # seconds for one item
 SLOW = 4 if os.environ.get("VALGRIND") or OUT.name == "asan" else 1
 TAP = re.compile(r"^(ok|not ok) \d+ (-|# SKIP)", re.M)  # cmocka 1.1.5: "not ok 2 # SKIP name"
 
@@ -91,6 +91,12 @@ def unit_items():
         yield f"{source.parent.name}/{source.stem}", [str(program)], {"CMOCKA_MESSAGE_OUTPUT": "TAP"}
 
 
+def simulation_items():
+    runs = os.environ.get("RUNS", "200")
+    for first in (1, 100001): # two stretches, so that both cores have work
+        yield f"explore from seed {first}", [str(OUT / "explore"), "--seed", str(first), "--runs", runs], {}
+
+
 def cases(suite):
     for item in suite:
         if isinstance(item, unittest.TestSuite):
@@ -113,8 +119,8 @@ def integration_items():
             "PYTHONPATH": os.pathsep.join(sys.path[:2])}
 
 
-ITEMS = {"lint": lint_items, "unit": unit_items, "integration": integration_items}
-JUDGE = {"lint": judge_lint, "unit": judge_unit, "integration": judge_integration}
+ITEMS = {"lint": lint_items, "unit": unit_items, "simulation": simulation_items, "integration": integration_items}
+JUDGE = {"lint": judge_lint, "unit": judge_unit, "simulation": judge_lint, "integration": judge_integration}
 
 
 def run_item(part, name, argv, env):

@@ -82,12 +82,12 @@ static bool named_kept(const struct world *w, const char *id)
     return named;
 }
 
-static bool session_has_delete(const struct world *w, const char *labels)
+static bool session_has(const struct world *w, const char *type, const char *labels)
 {
     for (size_t i = 0; i < w->plan->n_jobs; i++) {
         const struct job_plan *j = &w->plan->jobs[i];
         char *quoted = xasprintf("\"%s\"", j->session);
-        bool its = !j->off && strstr(j->value, "delete-session") && strstr(labels, quoted);
+        bool its = !j->off && strstr(j->value, type) && strstr(labels, quoted);
         free(quoted);
         if (its)
             return true;
@@ -100,15 +100,39 @@ static bool is_foreign(const struct sim_sandbox *s)
     return strstr(s->labels, "session-worker/fleet") == NULL;
 }
 
+/* The event of the job that made the sandbox is there for all to see. */
+static bool maker_has_ended(const struct world *w, const struct sim_sandbox *s)
+{
+    for (size_t i = 0; i < w->n_seen; i++) {
+        char *label = xasprintf("\"session-worker/job\":\"%s\"", w->seen[i].ce_id);
+        bool it = strstr(s->labels, label) != NULL;
+        free(label);
+        if (it)
+            return true;
+    }
+    return false;
+}
+
+/* Commit, then destroy: unless a user's own stop or delete asked for it. */
+static void check_order(struct world *w, const struct sim_sandbox *s)
+{
+    bool stopped = !s->live && s->destroyed_by && !strcmp(s->destroyed_by, "stop");
+    bool asked =
+        session_has(w, "stop-session", s->labels) || session_has(w, "delete-session", s->labels);
+    if (stopped && !asked && !is_foreign(s) && !maker_has_ended(w, s))
+        world_broken(w, "sandbox %s was destroyed before its job's event was committed", s->id);
+}
+
 static void check_sandbox(void *arg, const struct sim_sandbox *s)
 {
     struct world *w = arg;
+    check_order(w, s);
     if (is_foreign(s) && !s->live)
         world_broken(w, "sandbox %s is somebody else's and is gone (%s)", s->id, s->destroyed_by);
     bool named = named_kept(w, s->id);
     if (is_foreign(s) && named)
         world_broken(w, "sandbox %s is somebody else's and was given away", s->id);
-    if (!s->live && named && !session_has_delete(w, s->labels))
+    if (!s->live && named && !session_has(w, "delete-session", s->labels))
         world_broken(w, "sandbox %s was named as kept and is gone (%s)", s->id, s->destroyed_by);
     if (!s->live && named && s->destroyed_by && strcmp(s->destroyed_by, "delete") != 0)
         world_broken(w, "sandbox %s was named as kept and went by %s", s->id, s->destroyed_by);

@@ -140,6 +140,8 @@ static void arrive(struct world *w, size_t n)
     q.host = host;
     struct sim_reply reply = {0};
     model_request(w->model, w->now, &q, &reply);
+    if (strstr(r->c.url, "/stop"))
+        world_check_sandboxes(w);
     r->token = reply.token;
     if (reply.held)
         sim_reply_done(&reply);

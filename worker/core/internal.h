@@ -279,8 +279,9 @@ void lane_remember(struct core *, struct lane *, const char *box_id); /* NULL: f
 void lane_remove(struct session *); /* takes it out of its lane; the caller kicks the lane */
 void destroy_new(struct core *, struct part *, struct lane *, struct account *, const struct box *,
                  enum destroy_why);
-void lane_spare_kept(struct lane *,
-                     const char *box_id); /* a later start is ready in what was to be stopped */
+/* A committed event says that the sandbox is kept (ready: and in use): what was to become of it
+ * before is off. */
+void lane_spare_kept(struct lane *, const char *box_id, bool ready);
 void destroy_put_off(struct session *, uint64_t after_ns);
 
 /* part.c */

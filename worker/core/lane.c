@@ -143,12 +143,14 @@ static bool destroy_known(const struct lane *l, const char *id, enum destroy_why
     return false;
 }
 
-void lane_spare_kept(struct lane *l, const char *box_id)
+void lane_spare_kept(struct lane *l, const char *box_id, bool ready)
 {
     struct session *s, *tmp;
     DL_FOREACH_SAFE(l->destroys, s, tmp)
     {
-        if (s->destroy_why != STOP_KEPT && strcmp(s->box->id, box_id) != 0)
+        bool same = box_id && strcmp(s->box->id, box_id) == 0;
+        bool overtaken = s->destroy_why == STOP_KEPT ? ready : same;
+        if (!overtaken)
             continue;
         lane_remove(s);
         session_bury(s);

@@ -475,8 +475,8 @@ void session_committed(struct session *s)
     struct lane *l = s->lane;
     leave_memory(s);
     leave_destroy(s);
-    if (session_is_start(s) && !session_failing(s))
-        lane_spare_kept(l, s->box->id);
+    if (session_is_start(s) && (!session_failing(s) || s->cleanup == CLEANUP_KEPT))
+        lane_spare_kept(l, s->box->id, !session_failing(s));
     lane_remove(s);
     session_bury(s);
     lane_kick(c, l);
