@@ -21,11 +21,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "common/base.h"
 #include "common/xalloc.h"
 
-enum { HELD_MAX = 1 << 20 }; /* bytes that wait for a slow end before its other end is not read */
+enum {
+    HELD_MAX = 1 << 20, /* bytes that wait for a slow end before its other end is not read */
+    RTT_MS = 5,         /* see mock_new() */
+};
 
 struct broker {
     struct event_base *base;
@@ -91,7 +95,7 @@ static void accepted(struct evconnlistener *l, evutil_socket_t fd, struct sockad
         bufferevent_setcb(p->ends[i], forward, drained, happened, p);
         bufferevent_enable(p->ends[i], EV_READ | EV_WRITE);
     }
-    /* When it fails at once, happened() has been called or will be. */
+    /* When it fails at once, happened() will be called all the same. */
     (void)bufferevent_socket_connect(p->ends[1], (struct sockaddr *)&b->mock, b->mock_len);
 }
 
@@ -122,21 +126,34 @@ static rd_kafka_t *handle_new(void)
     return rk;
 }
 
-static rd_kafka_mock_cluster_t *mock_new(struct broker *b, rd_kafka_t *rk, char **topics)
+/* A command that comes while the mock is busy with the one before may wait for its next turn, up to
+ * a second. */
+static void let_it_rest(void)
+{
+    static const struct timespec moment = {.tv_nsec = 3 * NS_PER_MS};
+    nanosleep(&moment, NULL);
+}
+
+/* A round trip that takes its time is not for looks. When several members join a group at once and
+ * their leader's SyncGroup is there first, the mock refuses those of the others; but the leader
+ * asks for metadata in between, and the others do not. */
+static void mock_new(struct broker *b, rd_kafka_t *rk, char **topics)
 {
     rd_kafka_mock_cluster_t *mock = rd_kafka_mock_cluster_new(rk, 1);
     if (!mock)
         die("librdkafka", "no mock cluster");
-    b->mock_len = sizeof b->mock;
     const char *where = rd_kafka_mock_cluster_bootstraps(mock);
+    b->mock_len = sizeof b->mock;
     if (evutil_parse_sockaddr_port(where, (struct sockaddr *)&b->mock, &b->mock_len))
         die("the mock cluster is at", where);
     for (; *topics; topics++) {
+        let_it_rest();
         rd_kafka_resp_err_t err = rd_kafka_mock_topic_create(mock, *topics, (int)b->partitions, 1);
         if (err)
             die(*topics, rd_kafka_err2str(err));
     }
-    return mock;
+    let_it_rest();
+    rd_kafka_mock_broker_set_rtt(mock, 1, RTT_MS);
 }
 
 /* ---- starting ---- */
