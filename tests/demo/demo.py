@@ -28,7 +28,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integra
 
 from harness import API_KEY, OUT, PATIENCE, Process, configuration, free_port, http, spawn, until  # noqa: E402
 
-FOLDER = OUT / "demo"
 JOBS, RESULTS, PROGRESS, DEAD = "session-jobs", "session-results", "session-progress", "session-jobs-dlq"
 PARTITIONS = 8
 BOOT_MS, SERVER_MS = 600, 900
@@ -79,23 +78,24 @@ class Child(Process):
 
 
 class Stack:
-    def __init__(self, usual_ports):
+    def __init__(self, folder, usual_ports):
         def port(usual):
             return usual if usual_ports and is_free(usual) else free_port()
 
+        self.folder = folder
         self.broker_address = f"127.0.0.1:{port(19092)}"
         self.sim_address = f"127.0.0.1:{port(3986)}"
         self.admin = [f"127.0.0.1:{port(9464)}", f"127.0.0.1:{port(9465)}"]
         self.broker = Child("broker", [OUT / "demo-broker", "--listen", self.broker_address,
-                                       "--partitions", PARTITIONS, JOBS, RESULTS, PROGRESS, DEAD], FOLDER)
+                                       "--partitions", PARTITIONS, JOBS, RESULTS, PROGRESS, DEAD], folder)
         self.sim = Child("simulator", [OUT / "daytona-sim", "--listen", self.sim_address,
                                        "--profile", "cloud", "--boot-ms", BOOT_MS,
-                                       "--server-ms", SERVER_MS, "--seed", "7"], FOLDER)
+                                       "--server-ms", SERVER_MS, "--seed", "7"], folder)
         self.workers = [self._worker(f"worker-{i + 1}", admin) for i, admin in enumerate(self.admin)]
         self.children = [self.broker, self.sim, *self.workers]
 
     def _worker(self, name, admin):
-        config = FOLDER / f"{name}.cfg"
+        config = self.folder / f"{name}.cfg"
         config.write_text(configuration({
             "kafka.brokers": self.broker_address, "kafka.delivery": "at_least_once",
             "kafka.instance": name, "kafka.properties": SOON + QUICK_GROUP,
@@ -104,7 +104,7 @@ class Stack:
             "providers": [{"name": "daytona", "type": "daytona", "api_url": f"http://{self.sim_address}/api",
                            "targets": ["us"], "creates_per_minute": 6000}],
             "admin.listen": admin, "drain.timeout_seconds": 3, "log.format": "logfmt"}))
-        return Child(name, [OUT / "session-worker", "-c", config], FOLDER, {"DAYTONA_API_KEY": API_KEY})
+        return Child(name, [OUT / "session-worker", "-c", config], self.folder, {"DAYTONA_API_KEY": API_KEY})
 
     def start(self):
         for child in (self.broker, self.sim):
@@ -206,7 +206,7 @@ class Session:
         return "; ".join(p for p in parts if p)
 
     def line(self):
-        return f"{self.id}  {self.kind:<6}  {self.step:<6}  {self.seconds:5.1f} s  {self.note()}"
+        return f"{self.id}  {self.kind:<6}  {self.step:<6}  {self.seconds:5.1f} s  {self.note()}".rstrip()
 
 
 class Board:
@@ -339,8 +339,8 @@ def demo(stack):
 
 def dev(stack):
     stack.wait_ready()
-    tool = f"{shown(OUT / 'sessionctl')}"
-    config = f"-c {shown(FOLDER / 'worker-1.cfg')}"
+    tool = shown(OUT / "sessionctl")
+    config = f"-c {shown(stack.folder / 'worker-1.cfg')}"
     say(f"""Both workers are ready. In another terminal:
 
 submit it a job
@@ -350,7 +350,7 @@ submit it a job
   {tool} delete S1 {config} --wait
 watch it
   {tool} watch {config}
-  tail -f {shown(FOLDER)}/worker-*.log
+  tail -f {shown(stack.folder)}/worker-*.log
 look at its pages
   http://{stack.admin[0]}/sessions  /metrics  /readyz  /healthz   and those of http://{stack.admin[1]}
   http://{stack.sim_address}/_sim/ledger  /_sim/stats   what the simulator has seen
@@ -382,7 +382,7 @@ def run(stack, keep):
         banner(stack)
         wrong = (dev if keep else demo)(stack)
     except KeyboardInterrupt:
-        say()
+        say("\nStopping …")
         wrong = [] if keep else ["interrupted"]
     except (AssertionError, OSError, confluent_kafka.KafkaException) as trouble:
         wrong = [str(trouble)]
@@ -397,16 +397,17 @@ def main():
     args = argparse.ArgumentParser(description="session-worker on an embedded broker and a simulated Daytona")
     args.add_argument("--keep", action="store_true", help="start the stack and wait for Ctrl-C")
     args.add_argument("--free-ports", action="store_true", help="not 19092, 3986, 9464 and 9465")
+    args.add_argument("--folder", type=pathlib.Path, default=OUT / "demo", help="for configuration and logs")
     args = args.parse_args()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    stack = Stack(usual_ports=not args.free_ports)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    stack = Stack(args.folder, usual_ports=not args.free_ports)
     wrong = run(stack, args.keep)
     for problem in wrong:
         say(f"wrong: {problem}")
     if wrong:
-        say(f"The logs are in {shown(FOLDER)}/.")
+        say(f"The logs are in {shown(args.folder)}/.")
         return 1
     say("Everything has been stopped." if args.keep else
         f"All as it must be; everything has been stopped. {time.monotonic() - began:.1f} s")

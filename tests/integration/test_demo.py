@@ -1,0 +1,104 @@
+"""`make demo` and `make dev`, as whoever tries them sees them."""
+
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+
+from harness import LOGS, PATIENCE, ROOT, http, until
+
+ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
+LINE = re.compile(r"  (demo-\d\d)  (\w+) +(\w+) +([\d.]+) s(?:  (.*))?$")
+FAILURES = {"demo-05": "server_exited", "demo-11": "snapshot_not_found", "demo-16": "server_timeout"}
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+class Demo(unittest.TestCase):
+    seconds = 12
+
+    def setUp(self):
+        self.folder = LOGS / self.id()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self.folder / "demo.log"
+
+    def begin(self, *options):
+        argv = [sys.executable, ROOT / "tests/demo/demo.py", "--free-ports", "--folder", self.folder, *options]
+        with open(self.log, "wb") as log:
+            self.demo = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        self.addCleanup(self.demo.wait)
+        self.addCleanup(self.demo.kill)
+
+    def said(self):
+        return self.log.read_text()
+
+    def until_said(self, text, limit=30):
+        until(lambda: text in self.said() or self.demo.poll() is not None, limit, self.said)
+        self.assertIn(text, self.said())
+
+    def ended(self, limit=60):
+        """Its exit code; by then everything that it started has ended."""
+        code = self.demo.wait(limit * PATIENCE)
+        ports = set(ADDRESS.findall(self.said()))
+        self.assertGreaterEqual(len(ports), 4, self.said())
+        self.assertEqual([p for p in ports if listens(p)], [], "something still listens")
+        return code
+
+    def test_demo(self):
+        self.begin()
+        self.assertEqual(self.ended(), 0, self.said())
+        said = self.said()
+        self.assertIn("in-memory", said)
+        self.assertIn("at-least-once", said)
+        lines = [m.groups() for m in map(LINE.match, said.splitlines()) if m]
+        last = {session: (step, note) for session, _, step, _, note in lines}
+        self.assertEqual(sorted(last), [f"demo-{i:02}" for i in range(1, 21)])
+        self.assertEqual({kind for _, kind, *_ in lines}, {"v0", "v1", "custom"})
+        for session, (end, note) in last.items():
+            self.assertIn((session, "create"), {(s, step) for s, _, step, *_ in lines}, "no progress was told")
+            if session in FAILURES:
+                self.assertEqual((end, note.split()[0]), ("failed", FAILURES[session]))
+            else:
+                self.assertEqual((end, note[:7]), ("ready", "http://"))
+        self.assertIn("\n17 ready, 3 failed\n", said)
+        for session, code in FAILURES.items():
+            self.assertRegex(said, rf"\n  {session}  {code} at \w+: .+\n")
+        self.assertRegex(said, r"\nfrom job to ready +p50 \d+\.\d s, p99 \d+\.\d s\n")
+        self.assertGreater(float(re.search(r"\nrequests per session +([\d.]+)\n", said)[1]), 7)
+        self.assertIn("17 = 17 announced\n", said)
+
+    def test_demo_that_goes_wrong(self):
+        self.begin()
+        self.until_said("  demo-01  ")
+        children = pathlib.Path(f"/proc/{self.demo.pid}/task/{self.demo.pid}/children").read_text().split()
+        names = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in children}
+        os.kill(names["daytona-sim"], signal.SIGKILL)
+        self.assertEqual(self.ended(), 1, self.said())
+        self.assertRegex(self.said(), r"\nwrong: no result of .*ended: simulator\n")
+
+    def test_dev(self):
+        self.begin("--keep")
+        self.until_said("Ctrl-C ends it all.")
+        commands = re.findall(r"^  (\S*sessionctl (?:start|delete) .*--wait)$", self.said(), re.M)
+        outcomes = []
+        for command in commands:
+            run = subprocess.run(shlex.split(command), cwd=ROOT, timeout=30 * PATIENCE, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            outcomes.append((run.returncode, *re.findall(r"READY|server_exited|DELETED", run.stdout)))
+        self.assertEqual(outcomes, [(0, "READY"), (1, "server_exited"), (0, "DELETED")])
+        pages = re.findall(r"http://127\.0\.0\.1:\d+/(?:sessions|_sim/ledger)", self.said())
+        self.assertEqual([http("GET", page)[0] for page in pages], [200, 200])
+        self.demo.send_signal(signal.SIGINT)
+        self.assertEqual(self.ended(), 0, self.said())
+
+
+if __name__ == "__main__":
+    unittest.main()
