@@ -25,9 +25,8 @@ struct result *result_new(struct core *c, struct part *p, int64_t offset)
     return r;
 }
 
-void result_free(struct core *c, struct result *r)
+void result_free(struct result *r)
 {
-    (void)c;
     for (size_t i = 0; i < r->n_messages; i++)
         message_done(&r->messages[i]);
     free(r);
@@ -153,7 +152,7 @@ static void fold(struct core *c)
         struct result *r = c->flying;
         struct session *s = r->session;
         DL_DELETE(c->flying, r);
-        result_free(c, r);
+        result_free(r);
         if (s)
             session_committed(s);
     }
@@ -176,7 +175,7 @@ static void put_back(struct core *c)
         } else {
             if (r->session)
                 r->session->result = NULL;
-            result_free(c, r);
+            result_free(r);
         }
     }
 }
@@ -208,10 +207,10 @@ void batch_drop_part(struct core *c, struct part *p)
             continue;
         DL_DELETE(c->ready, r);
         c->n_ready--;
-        result_free(c, r);
+        result_free(r);
     }
     if (p->beyond)
-        result_free(c, p->beyond);
+        result_free(p->beyond);
     DL_FOREACH(c->flying, r)
     {
         if (r->part != p)

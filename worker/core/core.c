@@ -308,7 +308,7 @@ void core_free(struct core *c)
     while (c->flying) {
         struct result *r = c->flying;
         DL_DELETE(c->flying, r);
-        result_free(c, r);
+        result_free(r);
     }
     batch_free(c->batch);
     heap_set(&c->heap, &c->batch_node, NEVER);

@@ -297,7 +297,7 @@ void part_moved(struct core *, struct part *); /* its watermark did */
 
 /* batch.c */
 struct result *result_new(struct core *, struct part *, int64_t offset);
-void result_free(struct core *, struct result *);
+void result_free(struct result *);
 void batch_step(struct core *); /* begins one when it is time */
 void batch_ended(struct core *, uint64_t id, bool committed);
 void batch_drop_part(struct core *, struct part *);

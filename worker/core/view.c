@@ -87,7 +87,7 @@ static void check_lane(const struct lane *l)
     ASSERT(s->lane == l && !s->job && (s->state == S_QUEUED || s == l->active));
 }
 
-static void check_part(const struct core *c, const struct part *p)
+static void check_part(const struct part *p)
 {
     const struct session *s;
     size_t taken = 0, parked = 0;
@@ -104,7 +104,6 @@ static void check_part(const struct core *c, const struct part *p)
             ASSERT(MIN(s->deadline_ns, s->limit_ns) != NEVER);
     }
     ASSERT(taken == p->taken && parked == p->parked);
-    (void)c;
 }
 
 void core_check(const struct core *c)
@@ -115,7 +114,7 @@ void core_check(const struct core *c)
         check_lane(l);
     for (const struct part *p = c->parts; p; p = p->hh.next) {
         const struct session *s;
-        check_part(c, p);
+        check_part(p);
         DL_FOREACH2(p->sessions, s, part_next)
         in_flight += s->job && s->state != S_FINISHED;
     }
