@@ -198,7 +198,8 @@ bool config_load(const struct config_source *src, struct config *out, struct buf
     for (size_t i = 0; i < src->n_sets; i++)
         apply_set(&l, src->sets[i]);
     config_complete(&l, src->client);
-    if (l.failed) {
+    bool good = !src->check || src->check(out, errors);
+    if (l.failed || !good) {
         config_done(out);
         return false;
     }

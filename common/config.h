@@ -62,6 +62,10 @@ struct config {  /* all strings owned; never NULL: "" when unset */
         bool dry_run;
     } sweep;
     struct {
+        char **connect_to; /* "domain=host:port" */
+        size_t n_connect_to;
+    } http;
+    struct {
         char *listen; /* "host:port"; "" = no admin port */
     } admin;
     struct {
@@ -79,6 +83,9 @@ struct config_source {
     size_t n_sets;
     char *const *environ; /* as in main(); NULL: none */
     bool client;          /* a client of the topics: a provider without a key is no mistake */
+    /* What others demand of it, asked when all is read, mistakes or not: false with lines in
+     * errors. NULL: nothing. */
+    bool (*check)(const struct config *, struct buf *errors);
 };
 
 /* Reads everything. On success *out is filled (config_done it) and true is returned; its secrets

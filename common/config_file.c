@@ -1,11 +1,12 @@
 /* config_file: worker.cfg by way of libconfig. See config_table.h.
  *
  * libconfig 1.5 wraps integers that do not fit without a word, needs quadratic time for long
- * strings and opens any path that @include names. So the text is read here, bounded, and its tokens
- * are looked at before libconfig sees it: outside of strings and comments every number must be a
- * plain decimal one that fits an int, or a plain fraction; '@' is not a character of the language.
- * The scan refuses more than libconfig would, never less: what follows a digit up to the next
- * delimiter belongs to the number. After it a number read is the number written. */
+ * strings and opens any path that @include names. So the text is read here, bounded, and libconfig
+ * gets a copy of it that it cannot misread: outside of strings and comments a number that is no
+ * plain decimal one that fits an int, nor a plain fraction, becomes a marked string, which no key
+ * takes and whose key then says what is allowed; '@' and the rest of its line are left out. What
+ * follows a digit up to the next delimiter belongs to the number. So a number read is the number
+ * written, and no mistake hides another. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libconfig.h>
@@ -20,6 +21,7 @@
 #include "common/xalloc.h"
 
 #define FILE_MAX 262144 /* bytes */
+#define MARK '\x01'     /* begins what stood there as a number */
 
 struct source {
     struct loader *l;
@@ -43,12 +45,15 @@ static PRINTF_LIKE(4, 5) void line_error(struct source *s, unsigned line, const 
 struct scan {
     const char *p;
     unsigned line;
+    struct buf copy; /* for libconfig */
 };
 
 static void skip(struct scan *c, size_t n)
 {
-    for (; n > 0 && *c->p; n--, c->p++)
+    for (; n > 0 && *c->p; n--, c->p++) {
         c->line += *c->p == '\n';
+        buf_addc(&c->copy, *c->p);
+    }
 }
 
 static void skip_string(struct scan *c)
@@ -77,18 +82,20 @@ static bool is_fraction(const char *text, size_t len)
     return dots == 1 && len > from + 1 && len < 32;
 }
 
-static void scan_number(struct source *s, struct scan *c)
+static void scan_number(struct scan *c)
 {
     static const char part[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+-_*";
     size_t len = strspn(c->p, part);
     const char *digits = c->p + (*c->p == '+');
     int64_t n;
-    bool whole = parse_i64(digits, len - (size_t)(digits - c->p), INT_MIN, INT_MAX, &n);
-    if (!whole && !is_fraction(c->p, len))
-        line_error(s, c->line, "", "%.*s must be a plain decimal number of at most %d",
-                   (int)MIN(len, 60), c->p, INT_MAX);
+    bool good = parse_i64(digits, len - (size_t)(digits - c->p), INT_MIN, INT_MAX, &n) ||
+                is_fraction(c->p, len);
+    if (!good)
+        buf_add(&c->copy, (const char[]){'"', MARK}, 2);
     skip(c, len);
+    if (!good)
+        buf_addc(&c->copy, '"');
 }
 
 static void scan_token(struct source *s, struct scan *c)
@@ -102,35 +109,42 @@ static void scan_token(struct source *s, struct scan *c)
     } else if (strncmp(c->p, "/*", 2) == 0) {
         skip_block_comment(c);
     } else if (strchr(number, *c->p)) {
-        scan_number(s, c);
+        scan_number(c);
     } else if (*c->p == '@') {
         line_error(s, c->line, "", "@include and other directives are not allowed");
-        skip(c, strcspn(c->p, "\n"));
+        c->p += strcspn(c->p, "\n");
     } else {
         size_t len = strspn(c->p, name);
         skip(c, len ? len : 1);
     }
 }
 
-static bool scan_text(struct source *s, const char *text)
+/* The copy for libconfig; the caller frees it. */
+static char *scan_text(struct source *s, const char *text)
 {
-    struct scan c = {text, 1};
-    bool failed = s->l->failed;
-    s->l->failed = false;
+    struct scan c = {.p = text, .line = 1};
+    buf_init(&c.copy, 4 * FILE_MAX);
     while (*c.p)
         scan_token(s, &c);
-    bool ok = !s->l->failed;
-    s->l->failed |= failed;
-    return ok;
+    return buf_steal(&c.copy);
 }
 
 /* ---- settings to keys ---- */
 
+/* Not only at the beginning: libconfig joins strings that stand side by side. */
+static bool is_marked(const config_setting_t *setting)
+{
+    const char *text = config_setting_get_string(setting);
+    return text && strchr(text, MARK);
+}
+
 static const char *scalar_text(const config_setting_t *setting, char *number, size_t size)
 {
+    const char *text;
     switch (config_setting_type(setting)) {
     case CONFIG_TYPE_STRING:
-        return config_setting_get_string(setting);
+        text = config_setting_get_string(setting);
+        return text + (*text == MARK);
     case CONFIG_TYPE_INT:
         snprintf(number, size, "%d", config_setting_get_int(setting));
         return number;
@@ -156,8 +170,9 @@ static void set_list(struct source *s, const struct key *k, void *base, const ch
     size_t n = (size_t)config_setting_length(setting);
     CLEANUP(free_ptr) const char **items = xcalloc(n, sizeof *items);
     for (size_t i = 0; i < n; i++) {
-        items[i] = config_setting_get_string(config_setting_get_elem(setting, (unsigned)i));
-        if (!items[i]) {
+        const config_setting_t *item = config_setting_get_elem(setting, (unsigned)i);
+        items[i] = config_setting_get_string(item);
+        if (!items[i] || is_marked(item)) {
             config_error(s->l, origin, path, "must be a list of texts: [ \"…\", \"…\" ]");
             return;
         }
@@ -178,10 +193,11 @@ static void set_key(struct source *s, const struct key *k, void *base, const cha
         set_list(s, k, base, path, origin, setting);
         return;
     }
-    v.type = type == CONFIG_TYPE_STRING ? VALUE_STRING
-             : type == CONFIG_TYPE_BOOL ? VALUE_BOOL
-             : v.text                   ? VALUE_NUMBER
-                                        : VALUE_LIST; /* a group: no kind takes it */
+    v.type = is_marked(setting)           ? VALUE_NUMBER
+             : type == CONFIG_TYPE_STRING ? VALUE_STRING
+             : type == CONFIG_TYPE_BOOL   ? VALUE_BOOL
+             : v.text                     ? VALUE_NUMBER
+                                          : VALUE_LIST; /* a group: no kind takes it */
     config_set(s->l, k, base, path, origin, &v);
 }
 
@@ -216,11 +232,11 @@ static void read_providers(struct source *s, config_setting_t *list)
         read_provider(s, config_setting_get_elem(list, i), i);
 }
 
-/* A group that is no key's must be the first word of one. */
-static bool is_group_of_keys(const config_setting_t *setting, const char *path)
+/* The first word of keys. */
+static bool is_group(const char *path)
 {
     size_t n = strlen(path);
-    for (size_t i = 0; config_setting_is_group(setting) && i < config_n_keys; i++)
+    for (size_t i = 0; i < config_n_keys; i++)
         if (strncmp(config_keys[i].path, path, n) == 0 && config_keys[i].path[n] == '.')
             return true;
     return false;
@@ -239,8 +255,10 @@ static void read_group(struct source *s, config_setting_t *group, const char *pr
             set_key(s, k, s->l->cfg, path, setting);
         else if (strcmp(path, "providers") == 0)
             read_providers(s, setting);
-        else if (is_group_of_keys(setting, path))
+        else if (is_group(path) && config_setting_is_group(setting))
             read_group(s, setting, path);
+        else if (is_group(path))
+            config_error(s->l, origin, path, "must be a group: %s = { … };", path);
         else
             config_unknown(s->l, origin, path);
     }
@@ -285,11 +303,12 @@ void config_load_file(struct loader *l, const char *file)
 {
     struct source s = {l, file};
     CLEANUP(free_ptr) char *text = read_text(l, file);
-    if (!text || !scan_text(&s, text))
+    if (!text)
         return;
+    CLEANUP(free_ptr) char *copy = scan_text(&s, text);
     config_t tree;
     config_init(&tree);
-    if (config_read_string(&tree, text))
+    if (config_read_string(&tree, copy))
         read_group(&s, config_root_setting(&tree), "");
     else
         line_error(&s, (unsigned)config_error_line(&tree), "", "%s", config_error_text(&tree));

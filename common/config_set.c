@@ -11,14 +11,27 @@
 #include "common/secret.h"
 #include "common/xalloc.h"
 
+/* A line each, and none steers a terminal: '?' for control characters and what is no UTF-8. */
+static void make_harmless(char *text, size_t len)
+{
+    for (size_t i = 0, n; i < len; i += MAX(n, 1)) {
+        const unsigned char *c = (const unsigned char *)text + i;
+        n = utf8_char(text + i, len - i);
+        if (n == 0 || c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0))
+            memset(text + i, '?', MAX(n, 1));
+    }
+}
+
 void config_error(struct loader *l, const char *origin, const char *path, const char *fmt, ...)
 {
     va_list ap;
+    size_t from = l->errors->len;
     l->failed = true;
     buf_addf(l->errors, "%s: %s%s", origin, path, *path ? " " : "");
     va_start(ap, fmt);
     buf_vaddf(l->errors, fmt, ap);
     va_end(ap);
+    make_harmless(l->errors->data + from, l->errors->len - from);
     buf_addc(l->errors, '\n');
 }
 
@@ -193,6 +206,14 @@ static bool passes_check(const struct key *k, const struct value *v, char *why, 
     return !fault;
 }
 
+/* An URL's user may come with a password. */
+static const char *shown(const char *text)
+{
+    if (strstr(text, "://") && strchr(text, '@'))
+        return "not shown, for it may hold a password";
+    return *text ? text : "empty";
+}
+
 void config_set(struct loader *l, const struct key *k, void *base, const char *path,
                 const char *origin, const struct value *v)
 {
@@ -200,7 +221,7 @@ void config_set(struct loader *l, const struct key *k, void *base, const char *p
     if (passes_check(k, v, why, sizeof why) && setters[k->kind](k, base, v, why, sizeof why))
         return;
     if (v->text)
-        config_error(l, origin, path, "%s (is %.100s)", why, *v->text ? v->text : "empty");
+        config_error(l, origin, path, "%s (is %.100s)", why, shown(v->text));
     else
         config_error(l, origin, path, "%s", why);
 }

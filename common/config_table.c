@@ -92,6 +92,16 @@ static const char *check_listen(const char *text)
     return ok ? NULL : "must be host:port, or empty for none";
 }
 
+static const char *check_connect_to(const char *text)
+{
+    const char *equals = strchr(text, '='), *colon = strrchr(text, ':');
+    int64_t port;
+    bool ok = equals && equals > text && colon > equals + 1 &&
+              parse_i64(colon + 1, strlen(colon + 1), 1, 65535, &port) &&
+              all_of(text, LOWER UPPER DIGITS ".-_=:[]");
+    return ok ? NULL : "must hold texts of the form domain=host:port";
+}
+
 static const char *check_auto_delete(const char *text)
 {
     return strcmp(text, "0") == 0 ? "must be -1 (never) or at least 1" : NULL;
@@ -187,6 +197,10 @@ const struct key config_keys[] = {
      .help = "How often left-behind sandboxes are looked for."},
     {FLAG(config, sweep.dry_run, "false"),
      .help = "Only log what the sweep would destroy."},
+
+    {LIST(config, http.connect_to, http.n_connect_to, ""), .check = check_connect_to,
+     .help = "Where a domain's hosts are, if no name server says so: "
+             "\"proxy.localhost=10.0.0.7:4000\"."},
 
     {TEXT(config, admin.listen, "127.0.0.1:9464"), .check = check_listen,
      .help = "Address of metrics and health checks; \"\" = none."},

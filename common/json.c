@@ -82,6 +82,16 @@ static bool number_syntax(struct scan *s)
     return skip_digits(s) || scan_fail(s, "broken number");
 }
 
+/* A whole number is looked at digit by digit: 2^53 + 1 as a double is 2^53. */
+static bool is_exact(const char *text, size_t len)
+{
+    const int64_t most = INT64_C(1) << 53;
+    int64_t n;
+    if (strcspn(text, ".eE") == len && len > 15)
+        return parse_i64(text, len, -most, most, &n);
+    return fabs(strtod(text, NULL)) <= (double)most;
+}
+
 static bool scan_number(struct scan *s)
 {
     const char *from = s->p;
@@ -93,9 +103,7 @@ static bool scan_number(struct scan *s)
         return scan_fail(s, "number of more than %d characters", NUMBER_MAX);
     memcpy(text, from, len);
     text[len] = '\0';
-    if (s->strict && fabs(strtod(text, NULL)) > 9007199254740992.0)
-        return scan_fail(s, "number beyond 2^53");
-    return true;
+    return !s->strict || is_exact(text, len) || scan_fail(s, "number beyond 2^53");
 }
 
 /* Four hex digits behind "\u"; -1: there are none. */

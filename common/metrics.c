@@ -118,6 +118,8 @@ static const struct info table[N_METRICS] = {
         "Time that a request to the provider took.", &call_buckets},
     [M_PROVIDER_REMAINING] = {GAUGE, "provider_rate_limit_remaining", LIST("scope", scopes), NONE,
         "Requests that the provider still allows in this window.", NULL},
+    [M_PROVIDER_REFUSES] = {GAUGE, "provider_refuses_key", NONE, NONE,
+        "1 while a provider refuses our key and nothing is taken.", NULL},
     [M_BATCHES] = {COUNTER, "kafka_batches_total", LIST("result", batches), NONE,
         "Batches of results by the outcome of their commit.", NULL},
     [M_BATCH_SECONDS] = {HISTOGRAM, "kafka_batch_duration_seconds", NONE, NONE,

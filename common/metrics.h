@@ -28,6 +28,7 @@ enum metric {
                           */
     M_PROVIDER_SECONDS,  /* histogram, step */
     M_PROVIDER_REMAINING, /* gauge, scope index 0..3: general create lifecycle other */
+    M_PROVIDER_REFUSES,   /* gauge: 1 while the provider refuses the key */
     M_BATCHES,            /* counter, result: enum metric_batch */
     M_BATCH_SECONDS,      /* histogram */
     M_PRODUCERS_MADE,     /* counter */

@@ -204,22 +204,27 @@ static size_t secret_at(const char *text, size_t len)
     return longest;
 }
 
-void redact(const char *text, size_t len, struct buf *out)
+void redact_end(const char *text, size_t len, size_t last, struct buf *out)
 {
-    size_t from = 0, i = 0; /* [from, i) holds no secret and is not copied yet */
+    size_t from = len - MIN(last, len), i = 0; /* [from, i) holds no secret and is not copied yet */
     pthread_mutex_lock(&lock);
     while (n_known > 0 && i + PREFIX <= len) {
         size_t n = secret_at(text + i, len - i);
-        if (n == 0) {
-            i++;
+        i += n ? n : 1;
+        if (n == 0 || i <= from)
             continue;
-        }
-        buf_add(out, text + from, i - from);
+        if (i - n > from)
+            buf_add(out, text + from, i - n - from);
         buf_adds(out, "***");
-        from = i += n;
+        from = i;
     }
     pthread_mutex_unlock(&lock);
     buf_add(out, text + from, len - from);
+}
+
+void redact(const char *text, size_t len, struct buf *out)
+{
+    redact_end(text, len, len, out);
 }
 
 void secret_wipe(char *text)

@@ -26,6 +26,9 @@ void redact_add(const char *value);
 void redact_remove(const char *value);
 /* Appends text to out with every known secret replaced by *** . */
 void redact(const char *text, size_t len, struct buf *out);
+/* The same of the last bytes of the text only. What stands before them is looked at as well, so
+ * that a secret which reaches into them is hidden. */
+void redact_end(const char *text, size_t len, size_t last, struct buf *out);
 
 void secret_wipe(char *text); /* overwrites and frees; NULL allowed */
 

@@ -92,21 +92,77 @@ static bool header_begins(const struct header *h, const char *prefix)
     return h && h->len >= strlen(prefix) && strncasecmp(h->value, prefix, strlen(prefix)) == 0;
 }
 
+/* application/json, application/anything+json, with or without parameters. */
+static bool is_json(const char *text, size_t len)
+{
+    const char *end = memchr(text, ';', len);
+    size_t n = end ? (size_t)(end - text) : len;
+    while (n > 0 && text[n - 1] == ' ')
+        n--;
+    return n > 5 && strncasecmp(text + n - 4, "json", 4) == 0 &&
+           (text[n - 5] == '/' || text[n - 5] == '+');
+}
+
+/* A CloudEvent in binary mode says so by ce_specversion; then it must be a whole one. */
+static bool check_binary(struct parser *p)
+{
+    static const char *const required[] = {"ce_id", "ce_source", "ce_type"};
+    const struct header *version = find_header(p->r, "ce_specversion");
+    const struct header *content = find_header(p->r, "content-type");
+    if (!version)
+        return true;
+    if (version->len != 3 || memcmp(version->value, "1.0", 3) != 0)
+        return refuse(p, ERR_UNSUPPORTED, "ce_specversion must be 1.0");
+    for (size_t i = 0; i < ARRAY_LEN(required); i++) {
+        CLEANUP(free_ptr) char *text = header_text(p->r, required[i]);
+        if (!text)
+            return refuse(p, ERR_INVALID_JOB,
+                          "%s must be given: a text of 1 to %d bytes without control characters",
+                          required[i], TEXT_LIMIT);
+    }
+    return !content || is_json(content->value, content->len) ||
+           refuse(p, ERR_UNSUPPORTED,
+                  "content-type must be application/json or application/cloudevents+json");
+}
+
+/* Headers beside a structured event may only repeat it. */
+static bool check_twice(struct parser *p, const char *id, const char *type)
+{
+    if (!find_header(p->r, "ce_specversion"))
+        return true;
+    if (!p->ce_id || strcmp(p->ce_id, id) != 0)
+        return refuse(p, ERR_INVALID_JOB, "ce_id must be the id of the event in the value");
+    return (p->ce_type && strcmp(p->ce_type, type) == 0) ||
+           refuse(p, ERR_INVALID_JOB, "ce_type must be the type of the event in the value");
+}
+
 /* Structured mode: the attributes and `data`. */
 static bool open_structured(struct parser *p)
 {
+    static const char *const required[] = {"id", "source", "type"};
     const cJSON *data = json_get(p->tree, "data");
-    const char *id = json_str(p->tree, "id", NULL), *type = json_str(p->tree, "type", NULL);
+    const cJSON *content = json_get(p->tree, "datacontenttype");
+    if (cJSON_IsObject(data))
+        p->body = data; /* also a refusal wants to know whose it is */
     if (strcmp(json_str(p->tree, "specversion", ""), "1.0") != 0)
         return refuse(p, ERR_UNSUPPORTED, "specversion must be 1.0");
+    for (size_t i = 0; i < ARRAY_LEN(required); i++) {
+        size_t n = strlen(json_str(p->tree, required[i], ""));
+        if (n == 0 || n > TEXT_LIMIT)
+            return refuse(p, ERR_INVALID_JOB, "%s must be given: a text of 1 to %d bytes",
+                          required[i], TEXT_LIMIT);
+    }
+    const char *id = json_str(p->tree, "id", ""), *type = json_str(p->tree, "type", "");
+    const char *kind = json_str(p->tree, "datacontenttype", "");
+    if (!check_twice(p, id, type))
+        return false;
     free(p->ce_type);
     free(p->ce_id);
-    p->ce_type = xstrdup0(type);
-    p->ce_id = id && *id && strlen(id) <= TEXT_LIMIT ? xstrdup(id) : NULL;
-    if (!cJSON_IsObject(data))
-        return refuse(p, ERR_INVALID_JOB, "data must be an object");
-    p->body = data;
-    return true;
+    p->ce_type = xstrdup(type);
+    p->ce_id = xstrdup(id);
+    if (content && !is_json(kind, strlen(kind)))
+        return refuse(p, ERR_UNSUPPORTED, "datacontenttype must be application/json");
+    return cJSON_IsObject(data) || refuse(p, ERR_INVALID_JOB, "data must be an object");
 }
 
 static bool open_body(struct parser *p)
@@ -119,7 +175,7 @@ static bool open_body(struct parser *p)
     p->ce_type = header_text(p->r, "ce_type");
     p->ce_id = header_text(p->r, "ce_id");
     if (!p->r->value)
-        return refuse(p, ERR_INVALID_JOB, "the record has no value");
+        return refuse(p, ERR_INVALID_JOB, "the record must have a value: a job as JSON");
     p->tree = json_parse(p->r->value, p->r->value_len, &limits, why);
     if (!p->tree)
         return refuse(p, ERR_INVALID_JOB, "the value must be a JSON object: %s", why);
@@ -132,7 +188,7 @@ static bool open_body(struct parser *p)
                       "content-type must be application/json or "
                       "application/cloudevents+json");
     p->body = p->tree;
-    return true;
+    return check_binary(p);
 }
 
 /* ---- type and version ---- */

@@ -182,6 +182,12 @@ static void read_plugins(struct fields *f, struct json_reader *r)
             json_fail(r, "plugins", "must be names of letters, digits, '_' and '-'");
 }
 
+/* exec and env would take anything else for an option or a variable. */
+static bool is_program(const char *text)
+{
+    return *text && *text != '-' && !strchr(text, '=');
+}
+
 static void read_command(struct fields *f, struct json_reader *r)
 {
     struct job *job = f->job;
@@ -192,6 +198,8 @@ static void read_command(struct fields *f, struct json_reader *r)
                   ARGUMENTS_MAX);
     if (!custom && job->server.n_command > 0)
         json_fail(r, "command", "must come with kind custom");
+    if (job->server.n_command > 0 && !is_program(job->server.command[0]))
+        json_fail(r, "command", "must begin with a program: not empty, no '-' first, no '='");
 }
 
 static void read_health(struct fields *f, struct json_reader *server)

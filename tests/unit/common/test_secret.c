@@ -136,6 +136,31 @@ static void test_redact(void **state)
     check_redact("hunter2 hunter2-hunter2", "hunter2 hunter2-hunter2");
 }
 
+static void check_redact_end(const char *text, size_t last, const char *shown)
+{
+    struct buf b;
+    buf_init(&b, 1000);
+    redact_end(text, strlen(text), last, &b);
+    assert_string_equal(buf_text(&b), shown);
+    buf_done(&b);
+}
+
+static void test_redact_end(void **state)
+{
+    (void)state;
+    check_redact_end("abc", 2, "bc");
+    redact_add("hunter2");
+    check_redact_end("ter2 hunter2 x", 99, "ter2 *** x");
+    check_redact_end("ter2 hunter2 x", 14, "ter2 *** x");
+    check_redact_end("ter2 hunter2 x", 9, "*** x");
+    check_redact_end("ter2 hunter2 x", 8, "*** x"); /* it begins before */
+    check_redact_end("ter2 hunter2 x", 3, "*** x"); /* its last byte is left */
+    check_redact_end("ter2 hunter2 x", 2, " x");
+    check_redact_end("ter2 hunter2 x", 0, "");
+    check_redact_end("hunter2hunter2", 9, "******");
+    redact_remove("hunter2");
+}
+
 static void test_redact_counts(void **state)
 {
     (void)state;
@@ -180,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_base64_of_all_bytes),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_redact),
+        cmocka_unit_test(test_redact_end),
         cmocka_unit_test(test_redact_counts),
         cmocka_unit_test(test_redact_many),
         cmocka_unit_test(test_wipe),

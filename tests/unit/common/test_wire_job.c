@@ -356,6 +356,12 @@ static void test_wrong_fields(void **state)
         {"\"server\":{\"kind\":\"custom\",\"port\":1,\"command\":[1]}",
          "server.command must be an array of strings"},
         {"\"server\":{\"command\":[\"x\"]}", "server.command must come with kind custom"},
+        {"\"server\":{\"kind\":\"custom\",\"command\":[\"\"]}",
+         "server.command must begin with a program: not empty, no '-' first, no '='"},
+        {"\"server\":{\"kind\":\"custom\",\"command\":[\"-c\",\"x\"]}",
+         "server.command must begin with a program: not empty, no '-' first, no '='"},
+        {"\"server\":{\"kind\":\"custom\",\"command\":[\"a=b\"]}",
+         "server.command must begin with a program: not empty, no '-' first, no '='"},
         {"\"server\":{\"health\":{\"path\":\"/\"}}", "server.health must come with kind custom"},
         {"\"server\":{\"kind\":\"custom\",\"port\":1,\"command\":[\"x\"],\"health\":{}}",
          "server.health.path must be given"},
@@ -465,7 +471,7 @@ static void test_not_json(void **state)
     (void)state;
     refused("s", "", ERR_INVALID_JOB, "the value must be a JSON object: unexpected end at byte 0");
     refused("s", "[]", ERR_INVALID_JOB, "the value must be a JSON object");
-    refused("s", NULL, ERR_INVALID_JOB, "the record has no value");
+    refused("s", NULL, ERR_INVALID_JOB, "the record must have a value: a job as JSON");
     assert_string_equal(why.session_id, "s");
     assert_string_equal(why.job_id, "session-jobs/3/42");
     refused("s", START ",\"env\":{\"A\":\"top-secret\",\"A\":\"x\"}}", ERR_INVALID_JOB,
@@ -529,7 +535,7 @@ static void test_session(void **state)
     assert_string_equal(why.session_id, "s-1");
     refused("s 1", START "}", ERR_INVALID_JOB, BAD_ID);
     assert_null(why.session_id);
-    refused("s 1", NULL, ERR_INVALID_JOB, "the record has no value");
+    refused("s 1", NULL, ERR_INVALID_JOB, "the record must have a value: a job as JSON");
     assert_null(why.session_id);
     refused(NULL, START ",\"session_id\":\"s-2\",\"job_id\":\"j\"}", ERR_INVALID_JOB,
             "the record must have a key: the session id (jobs.require_key)");
@@ -570,10 +576,10 @@ static void test_binary_mode(void **state)
                                         "stop-session.v1", "com.example.stop-session",
                                         "com.example/stop-session.v1"};
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-        const struct header headers[] = {header("ce_specversion", "1.0"),
-                                         header("ce_type", types[i]), header("ce_id", "id-1"),
-                                         header("content-type", "application/json")};
-        struct job *job = parse_with("{\"timeout_seconds\":5}", headers, 4);
+        const struct header headers[] = {
+            header("ce_specversion", "1.0"), header("ce_type", types[i]), header("ce_id", "id-1"),
+            header("content-type", "application/json"), header("ce_source", "/x")};
+        struct job *job = parse_with("{\"timeout_seconds\":5}", headers, ARRAY_LEN(headers));
         assert_non_null(job);
         assert_int_equal(job->type, JOB_STOP);
         assert_string_equal(job->job_id, "id-1");
@@ -637,8 +643,9 @@ static void test_structured_mode(void **state)
         job_free(job);
     }
     const struct header h = header("content-type", contents[0]);
-    assert_null(
-        parse_with("{\"specversion\":\"1.0\",\"type\":\"start-session\",\"data\":\"x\"}", &h, 1));
+    assert_null(parse_with("{\"specversion\":\"1.0\",\"id\":\"i\",\"source\":\"/x\","
+                           "\"type\":\"start-session\",\"data\":\"x\"}",
+                           &h, 1));
     assert_string_equal(why.message, "data must be an object");
     assert_string_equal(why.session_id, "s-1");
     assert_null(
@@ -648,6 +655,118 @@ static void test_structured_mode(void **state)
     const struct header batch = header("content-type", "application/cloudevents-batch+json");
     assert_null(parse_with("{}", &batch, 1));
     assert_int_equal(why.code, ERR_UNSUPPORTED);
+}
+
+#define STRUCTURED(more)                                                                           \
+    "{\"specversion\":\"1.0\",\"id\":\"i\",\"source\":\"/x\",\"type\":\"start-session\"" more      \
+    ",\"data\":{\"session_id\":\"s-1\"}}"
+
+static void test_broken_cloudevents(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names[5], *values[5], *value;
+        enum error_code code;
+        const char *message; /* its beginning; NULL: it is a job */
+    } cases[] = {
+        {{"ce_specversion", "ce_id", "ce_source", "ce_type"},
+         {"0.3", "i", "/x", "start-session"},
+         "{}",
+         ERR_UNSUPPORTED,
+         "ce_specversion must be 1.0"},
+        {{"ce_specversion", "ce_source", "ce_type"},
+         {"1.0", "/x", "start-session"},
+         "{}",
+         ERR_INVALID_JOB,
+         "ce_id must be given"},
+        {{"ce_specversion", "ce_id", "ce_source", "ce_type"},
+         {"1.0", "a\nb", "/x", "start-session"},
+         "{}",
+         ERR_INVALID_JOB,
+         "ce_id must be given"},
+        {{"ce_specversion", "ce_id", "ce_type"},
+         {"1.0", "i", "start-session"},
+         "{}",
+         ERR_INVALID_JOB,
+         "ce_source must be given"},
+        {{"ce_specversion", "ce_id", "ce_source"},
+         {"1.0", "i", "/x"},
+         START "}",
+         ERR_INVALID_JOB,
+         "ce_type must be given"},
+        {{"ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"},
+         {"1.0", "i", "/x", "start-session", "text/plain"},
+         "{}",
+         ERR_UNSUPPORTED,
+         "content-type must be application/json"},
+        {{"ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"},
+         {"1.0", "i", "/x", "start-session", "application/x.y+JSON ; v=1"},
+         "{}",
+         ERR_NONE,
+         NULL},
+        {{"content-type"}, {"application/cloudevents+json"}, STRUCTURED(""), ERR_NONE, NULL},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         "{}",
+         ERR_UNSUPPORTED,
+         "specversion must be 1.0"},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         "{\"specversion\":\"1.0\",\"source\":\"/x\",\"type\":\"stop-session\",\"data\":{}}",
+         ERR_INVALID_JOB,
+         "id must be given"},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         "{\"specversion\":\"1.0\",\"id\":\"i\",\"type\":\"stop-session\",\"data\":{}}",
+         ERR_INVALID_JOB,
+         "source must be given"},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         "{\"specversion\":\"1.0\",\"id\":\"i\",\"source\":\"/"
+         "x\",\"data\":{\"type\":\"stop-session\"}}",
+         ERR_INVALID_JOB,
+         "type must be given"},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         STRUCTURED(",\"datacontenttype\":\"application/xml\""),
+         ERR_UNSUPPORTED,
+         "datacontenttype must be application/json"},
+        {{"content-type"},
+         {"application/cloudevents+json"},
+         STRUCTURED(",\"datacontenttype\":7"),
+         ERR_UNSUPPORTED,
+         "datacontenttype must be application/json"},
+        {{"content-type", "ce_specversion", "ce_id", "ce_type"},
+         {"application/cloudevents+json", "1.0", "other", "start-session"},
+         STRUCTURED(""),
+         ERR_INVALID_JOB,
+         "ce_id must be the id of the event in the value"},
+        {{"content-type", "ce_specversion", "ce_id", "ce_type"},
+         {"application/cloudevents+json", "1.0", "i", "stop-session"},
+         STRUCTURED(""),
+         ERR_INVALID_JOB,
+         "ce_type must be the type of the event in the value"},
+        {{"content-type", "ce_specversion", "ce_id", "ce_type"},
+         {"application/cloudevents+json", "1.0", "i", "start-session"},
+         STRUCTURED(""),
+         ERR_NONE,
+         NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct header headers[5];
+        size_t n = 0;
+        for (; n < 5 && cases[i].names[n]; n++)
+            headers[n] = header(cases[i].names[n], cases[i].values[n]);
+        struct job *job = parse_with(cases[i].value, headers, n);
+        if (!cases[i].message != (job != NULL))
+            fail_msg("case %zu: %s", i, job ? "is a job" : why.message);
+        job_free(job);
+        if (!cases[i].message)
+            continue;
+        assert_int_equal(strncmp(why.message, cases[i].message, strlen(cases[i].message)), 0);
+        assert_int_equal(why.code, cases[i].code);
+        assert_string_equal(why.session_id, "s-1");
+    }
 }
 
 static void test_replay(void **state)
@@ -782,6 +901,7 @@ int main(void)
         TEST(test_binary_mode),
         TEST(test_ce_types_that_are_refused),
         TEST(test_structured_mode),
+        TEST(test_broken_cloudevents),
         TEST(test_replay),
         TEST(test_carried),
         TEST(test_spec_hash),
