@@ -7,8 +7,10 @@
  *
  * Every value that comes from the job is one shell word made by shell_quote(), which knows only
  * two forms: bare (a short list of harmless bytes) and single-quoted (in which only the quote
- * itself means anything). Nothing is ever put between double quotes. The session key is exported
- * last, so that no variable of the job can open the server to everyone. */
+ * itself means anything). Nothing is ever put between double quotes. The job's variables are
+ * exported, but for those that shells keep for themselves: these stand in front of the program,
+ * behind env. The session key is exported last, so that no variable of the job can open the server
+ * to everyone. */
 #include "worker/provider/startup.h"
 
 #include <string.h>
@@ -47,12 +49,45 @@ static void add_word(struct buf *out, const char *flag, const char *word)
     shell_quote(out, word);
 }
 
+/* Names that a shell keeps for itself: exporting one ends it (UID in bash, OPTIND in dash) or gives
+ * the server another value. PATH is ours until the folder of a V0 server is made. */
+static bool is_the_shells(const struct job *job, const char *name)
+{
+    static const char *const names[] = {
+        "_",         "BASHOPTS",   "BASHPID", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS",
+        "EUID",      "FUNCNAME",   "GROUPS",  "HISTCMD",  "LINENO",        "OLDPWD",
+        "OPTIND",    "PIPESTATUS", "PPID",    "PWD",      "RANDOM",        "SECONDS",
+        "SHELLOPTS", "SHLVL",      "SRANDOM", "UID"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return strncmp(name, "BASH_", 5) == 0 ||
+           (job->server.kind == SERVER_V0 && strcmp(name, "PATH") == 0);
+}
+
+/* "/usr/bin/env NAME=VALUE … " with those of the job's variables, or nothing: to stand directly
+ * before the program, where no shell sees them. */
+static void add_env(struct buf *out, const struct job *job)
+{
+    const char *before = "/usr/bin/env ";
+    for (size_t i = 0; i < job->n_env; i++) {
+        if (!is_the_shells(job, job->env[i].name))
+            continue;
+        buf_addf(out, "%s%s=", before, job->env[i].name);
+        shell_quote(out, job->env[i].value);
+        buf_addc(out, ' ');
+        before = "";
+    }
+}
+
 /* As OpenHands 0.62 puts it together, flag by flag in this order. */
 static void v0_command(struct buf *out, const struct job *job)
 {
     buf_adds(out, "mkdir -p ");
     shell_quote(out, job->server.working_dir);
-    buf_addf(out, " && cd /openhands/code && " V0_RUN " %d", job->server.port);
+    buf_adds(out, " && cd /openhands/code && ");
+    add_env(out, job);
+    buf_addf(out, V0_RUN " %d", job->server.port);
     add_word(out, "--working-dir", job->server.working_dir);
     for (size_t i = 0; i < job->server.n_plugins; i++)
         add_word(out, i == 0 ? "--plugins" : NULL, job->server.plugins[i]);
@@ -68,17 +103,23 @@ static void v0_command(struct buf *out, const struct job *job)
 static void v1_command(struct buf *out, const struct job *job)
 {
     static const char *const on_path[] = {"openhands-agent-server", "agent-server"};
-    for (size_t i = 0; i < ARRAY_LEN(on_path); i++)
-        buf_addf(out, "%s command -v %s >/dev/null; then exec %s --host 0.0.0.0 --port %d; ",
-                 i == 0 ? "if" : "elif", on_path[i], on_path[i], job->server.port);
+    for (size_t i = 0; i < ARRAY_LEN(on_path); i++) {
+        buf_addf(out, "%s command -v %s >/dev/null; then exec ", i == 0 ? "if" : "elif",
+                 on_path[i]);
+        add_env(out, job);
+        buf_addf(out, "%s --host 0.0.0.0 --port %d; ", on_path[i], job->server.port);
+    }
+    buf_adds(out, "else exec ");
+    add_env(out, job);
     buf_addf(out,
-             "else exec /agent-server/.venv/bin/python -m openhands.agent_server "
-             "--host 0.0.0.0 --port %d; fi",
+             "/agent-server/.venv/bin/python -m openhands.agent_server --host 0.0.0.0 --port %d; "
+             "fi",
              job->server.port);
 }
 
 static void custom_command(struct buf *out, const struct job *job)
 {
+    add_env(out, job);
     for (size_t i = 0; i < job->server.n_command; i++) {
         if (i > 0)
             buf_addc(out, ' ');
@@ -138,16 +179,21 @@ static void add_git(struct buf *out, const char *name, const char *value)
     }
 }
 
-/* A V0 command makes and leaves its own folder; the others start in it. exec where the command is
- * one program: its exit code and its signals are then the shell's. */
+/* A V0 command makes and leaves its own folder; the others start in it. It is made with the
+ * sandbox's PATH, before the job may set another one. */
+static void add_folder(struct buf *out, const struct job *job)
+{
+    if (job->server.kind == SERVER_V0)
+        return;
+    buf_adds(out, "mkdir -p ");
+    shell_quote(out, job->server.working_dir);
+    add_word(out, "&& cd", job->server.working_dir);
+    buf_adds(out, " || exit; ");
+}
+
+/* exec where the command is one program: its exit code and its signals are then the shell's. */
 static void add_server(struct buf *out, const struct job *job)
 {
-    if (job->server.kind != SERVER_V0) {
-        buf_adds(out, "mkdir -p ");
-        shell_quote(out, job->server.working_dir);
-        add_word(out, "&& cd", job->server.working_dir);
-        buf_adds(out, " || exit; ");
-    }
     if (job->server.kind == SERVER_CUSTOM)
         buf_adds(out, "exec ");
     startup_command(out, job);
@@ -155,9 +201,11 @@ static void add_server(struct buf *out, const struct job *job)
 
 static void add_script(struct buf *out, const struct job *job, const char *session_key)
 {
+    add_folder(out, job);
     add_presets(out, job);
     for (size_t i = 0; i < job->n_env; i++)
-        add_export(out, job->env[i].name, job->env[i].value);
+        if (!is_the_shells(job, job->env[i].name))
+            add_export(out, job->env[i].name, job->env[i].value);
     add_export(out, job->server.kind == SERVER_V1 ? "OH_SESSION_API_KEYS_0" : "SESSION_API_KEY",
                session_key);
     add_git(out, "user.name", job->server.git_user_name);

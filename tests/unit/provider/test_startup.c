@@ -229,7 +229,10 @@ static void each_kind_gets_its_own_variables(void **state)
     assert_true(line_holds("{\"type\":\"start-session\",\"session_id\":\"s1\"}", "k-0",
                            "export PYTHONUNBUFFERED=1; export VSCODE_PORT=4445; "
                            "export SESSION_API_KEY=k-0; mkdir -p /workspace && cd /openhands"));
-    assert_true(line_holds(START_JOB, "k-1", "export OH_SESSION_API_KEYS_0=k-1; mkdir -p "));
+    assert_true(line_holds(START_JOB, "k-1",
+                           "sh -c 'mkdir -p /workspace && cd /workspace || exit; "
+                           "export "));
+    assert_true(line_holds(START_JOB, "k-1", "export OH_SESSION_API_KEYS_0=k-1; if command -v "));
     assert_true(line_holds(START_JOB, "k-1", "export LITELLM_LOCAL_MODEL_COST_MAP=True; "));
     assert_true(line_holds("{\"type\":\"start-session\",\"session_id\":\"s1\",\"server\":{"
                            "\"debug\":true,\"git\":{\"user_name\":\"O'Hara\","
@@ -240,6 +243,24 @@ static void each_kind_gets_its_own_variables(void **state)
                            "k",
                            "git config --system user.email o@x.org 2>/dev/null || "
                            "git config --global user.email o@x.org || :; "));
+}
+
+static void what_a_shell_keeps_for_itself_goes_through_env(void **state)
+{
+    (void)state;
+    assert_true(
+        line_holds(CUSTOM("[\"prog\",\"x\"]", "},\"env\":{\"UID\":\"7\",\"A\":\"1\",\"BASH_X\":"
+                                              "\"b c\""),
+                   "k",
+                   "export A=1; export SESSION_API_KEY=k; exec /usr/bin/env UID=7 "
+                   "BASH_X='\\''b c'\\'' prog x' >"));
+    assert_true(
+        line_holds("{\"type\":\"start-session\",\"session_id\":\"s1\",\"env\":{\"PATH\":"
+                   "\"/x\",\"UID\":\"7\"}}",
+                   "k", "cd /openhands/code && /usr/bin/env PATH=/x UID=7 /openhands/micromamba"));
+    assert_true(line_holds("{\"type\":\"start-session\",\"session_id\":\"s1\",\"server\":{\"kind\":"
+                           "\"v1\"},\"env\":{\"PATH\":\"/x\",\"_\":\"7\"}}",
+                           "k", "export PATH=/x; "));
 }
 
 /* Whether a line whose working folder is n quotes fits: each becomes 13 bytes, twice. */
@@ -306,6 +327,7 @@ int main(void)
         cmocka_unit_test(every_value_arrives_as_it_was),
         cmocka_unit_test(the_exit_code_is_the_servers),
         cmocka_unit_test(each_kind_gets_its_own_variables),
+        cmocka_unit_test(what_a_shell_keeps_for_itself_goes_through_env),
         cmocka_unit_test(a_line_beyond_the_limit_is_refused),
         cmocka_unit_test(health_of_each_kind),
     };
