@@ -17,13 +17,13 @@
 
 #include "common/config.h"
 #include "common/log.h"
-#include "common/secret.h"
 #include "common/version.h"
 #include "common/xalloc.h"
 #include "worker/io/admin.h"
 #include "worker/io/check.h"
 #include "worker/io/host.h"
 #include "worker/io/kafka.h"
+#include "worker/io/notify.h"
 
 enum exit_code { EXIT_FINE = 0, EXIT_BAD = 1, EXIT_USAGE = 2 };
 enum question { RUN, CHECK, PRINT_CONFIG, PRINT_DEFAULTS, HEALTHCHECK, PRINT_VERSION, HELP };
@@ -158,37 +158,44 @@ static void setup_log(const struct config *cfg)
     log_setup(level, json ? LOG_JSON : LOG_LOGFMT);
 }
 
-static void know_secrets(const struct config *cfg)
-{
-    for (size_t i = 0; i < cfg->n_providers; i++)
-        redact_add(cfg->providers[i].api_key);
-    for (size_t i = 0; i < cfg->session_key.n_secrets; i++)
-        redact_add(cfg->session_key.secrets[i]);
-    redact_add(cfg->kafka.password);
-}
+struct life { /* what signals and the service manager are about */
+    struct host *host;
+    struct notify *notify;
+};
 
 static void on_signal(void *arg, int signo)
 {
     static bool again;
+    const struct life *life = arg;
     (void)signo;
     if (again)
         _exit(EXIT_BAD);
     again = true;
-    host_drain(arg);
+    host_drain(life->host);
+    notify_stopping(life->notify);
+}
+
+static bool look(void *arg, struct buf *status)
+{
+    const struct life *life = arg;
+    return host_status(life->host, status);
 }
 
 static int run(const struct config *cfg)
 {
     struct loop *loop = loop_new();
-    struct host *host = NULL;
+    struct life life = {0};
+    struct notify_source source = {.look = look, .arg = &life};
     int code = EXIT_BAD;
     kafka_log_version(cfg);
-    if (host_new(loop, cfg, &host) == 0) {
-        loop_signal(loop, SIGTERM, on_signal, host);
-        loop_signal(loop, SIGINT, on_signal, host);
-        code = host_run(host);
+    life.notify = notify_new(loop, &source); /* changes the environment: before there are threads */
+    if (host_new(loop, cfg, &life.host) == 0) {
+        loop_signal(loop, SIGTERM, on_signal, &life);
+        loop_signal(loop, SIGINT, on_signal, &life);
+        code = host_run(life.host);
     }
-    host_free(host);
+    notify_free(life.notify);
+    host_free(life.host);
     loop_free(loop);
     return code;
 }
@@ -233,21 +240,20 @@ static int with_config(const struct arguments *a)
 {
     struct config cfg;
     struct buf errors;
-    struct config_source source = {
-        .file = a->file, .sets = a->sets, .n_sets = a->n_sets, .environ = environ};
+    struct config_source source = {.file = a->file,
+                                   .sets = a->sets,
+                                   .n_sets = a->n_sets,
+                                   .environ = environ,
+                                   .check = kafka_check};
     buf_init(&errors, 1 << 16);
-    bool loaded = config_load(&source, &cfg, &errors);
-    bool good = loaded && kafka_check(&cfg, &errors);
     int code = EXIT_USAGE;
-    if (good) {
+    if (config_load(&source, &cfg, &errors)) {
         setup_log(&cfg);
-        know_secrets(&cfg);
         code = answer(a, &cfg);
+        config_done(&cfg);
     } else {
         fputs(buf_text(&errors), stderr);
     }
-    if (loaded)
-        config_done(&cfg);
     buf_done(&errors);
     return code;
 }

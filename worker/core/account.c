@@ -93,10 +93,23 @@ uint64_t account_when(struct account *a, uint8_t i, uint64_t now_ns)
     return a->unauthorized && scope ? NEVER : budget_when(&a->budget, scope, i, now_ns);
 }
 
+/* While the key is refused, the limit of a step that needs it does not run: the deadline ends the
+ * job. Where there is none any more, the limit is the only end. */
+static void pause_limit(struct session *s)
+{
+    bool refused = s->account->unauthorized;
+    if (refused && s->deadline_ns != NEVER)
+        s->limit_ns = NEVER;
+    else if (!refused && s->limit_ns == NEVER)
+        engine_limit(s);
+}
+
 bool account_may_send(struct session *s, struct slot *slot)
 {
     struct account *a = s->account;
     const struct scope *scope = scope_of(a, slot->held.scope);
+    if (scope)
+        pause_limit(s);
     bool creates = scope && scope->creates;
     bool not_first = creates && a->parked && a->parked != s;
     uint64_t when = account_when(a, slot->held.scope, s->core->now_ns);
@@ -128,7 +141,9 @@ static void refused_key(struct core *c, struct account *a)
 {
     if (!a->unauthorized)
         log_error(NULL, "the provider refuses our key: nothing is taken until it is good again",
-                  L_STR("provider", a->provider->cfg->name));
+                  L_STR("provider", a->provider->cfg->name),
+                  L_STR("advice", "start the worker with a valid key (api_key_file, for daytona "
+                                  "also DAYTONA_API_KEY); this one is tried once a minute"));
     a->unauthorized = true;
     a->key_ns = c->now_ns + KEY_EVERY_NS;
     arm(c, a);

@@ -64,14 +64,29 @@ static void add_result(struct core *c, struct batch *b, struct result *r)
         b->messages[b->n_messages++] = r->messages[i];
 }
 
+static bool says_goodbye(const struct core *c, const struct part *p)
+{
+    return (p->closing || c->leaving) && p->trial.announced && trial_says_news(c, p);
+}
+
+/* What is to be told even though nothing has finished. */
+static bool has_news(const struct core *c, const struct part *p)
+{
+    return p->closing || c->leaving ? says_goodbye(c, p) : p->hint_ns <= c->now_ns;
+}
+
 static void add_offsets(struct core *c, struct batch *b)
 {
     b->offsets = xcalloc(HASH_COUNT(c->parts), sizeof *b->offsets);
     for (struct part *p = c->parts; p; p = p->hh.next) {
-        if (p->hint_ns <= c->now_ns && !p->closing)
+        if (has_news(c, p))
             touch(p);
         if (!p->in_batch)
             continue;
+        struct word word = trial_word(c, p, &p->next);
+        p->next.strikes = word.strikes;
+        p->next.suspect = word.suspect;
+        p->next.limit = word.limit;
         p->next.highest_started = p->started;
         p->hint_ns = NEVER;
         struct buf text;
@@ -106,12 +121,12 @@ static uint64_t first_hint(const struct core *c)
     return at;
 }
 
-static bool closing_has_results(const struct core *c)
+/* Some partition is to hear goodbye; its results go along. */
+static bool goodbye_due(const struct core *c)
 {
-    const struct result *r;
-    DL_FOREACH(c->ready, r)
-    if (r->part->closing)
-        return true;
+    for (const struct part *p = c->parts; p; p = p->hh.next)
+        if (says_goodbye(c, p))
+            return true;
     return false;
 }
 
@@ -120,7 +135,7 @@ void batch_step(struct core *c)
     if (c->batch)
         return;
     if (c->closing) {
-        if (!c->last_batch && closing_has_results(c)) {
+        if (!c->last_batch && goodbye_due(c)) {
             c->last_batch = true; /* one: what finishes from now on runs again at the next owner */
             begin(c);
         }
@@ -136,6 +151,17 @@ void batch_step(struct core *c)
     heap_set(&c->heap, &c->batch_node, at);
 }
 
+bool batch_goodbye(struct core *c)
+{
+    if (c->batch)
+        return false;
+    if (c->goodbye || !goodbye_due(c))
+        return true;
+    c->goodbye = true;
+    begin(c);
+    return false;
+}
+
 /* ---- the outcome ---- */
 
 static void fold(struct core *c)
@@ -146,6 +172,7 @@ static void fold(struct core *c)
         ASSERT(p->next.watermark >= p->done.watermark);
         p->done = p->next;
         p->in_batch = false;
+        trial_committed(c, p);
         part_moved(c, p);
     }
     while (c->flying) {
@@ -158,11 +185,20 @@ static void fold(struct core *c)
     }
 }
 
+/* What it was to tell alone is told again. */
+static void hint_again(struct core *c, struct part *p)
+{
+    if (trial_says_news(c, p))
+        p->hint_ns = c->now_ns;
+    else if (p->started > p->done.highest_started)
+        p->hint_ns = MIN(p->hint_ns, c->now_ns + HINT_EVERY_NS);
+}
+
 static void put_back(struct core *c)
 {
     for (struct part *p = c->parts; p; p = p->hh.next) {
-        p->hint_ns = p->in_batch && p->started > p->done.highest_started ? c->now_ns + HINT_EVERY_NS
-                                                                         : p->hint_ns;
+        if (p->in_batch)
+            hint_again(c, p);
         p->in_batch = false;
     }
     while (c->flying) {

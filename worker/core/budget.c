@@ -56,6 +56,13 @@ uint64_t budget_when(struct budget *b, const struct scope *s, uint8_t scope, uin
     return rate > 0 ? now_ns + 1 + (uint64_t)((1 - b->tokens) / rate * 1e9) : NEVER;
 }
 
+double budget_tokens(const struct budget *b, uint64_t now_ns)
+{
+    struct budget now = *b;
+    fill(&now, now_ns);
+    return now.tokens;
+}
+
 void budget_take(struct budget *b, const struct scope *s, uint64_t now_ns)
 {
     if (!s || !s->creates)

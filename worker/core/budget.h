@@ -29,6 +29,9 @@ void budget_share(struct budget *, size_t owned, size_t total, uint64_t now_ns);
 /* When a call of the scope may go out (now_ns or earlier: at once). Takes nothing. */
 uint64_t budget_when(struct budget *, const struct scope *, uint8_t scope, uint64_t now_ns);
 
+/* Tokens that are there now: creations that may go out at once. */
+double budget_tokens(const struct budget *, uint64_t now_ns);
+
 /* A call of the scope goes out now; budget_when said that it may. */
 void budget_take(struct budget *, const struct scope *, uint64_t now_ns);
 

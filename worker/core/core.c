@@ -1,9 +1,9 @@
 /* core: inputs in, effects out. See core.h for the contract, internal.h for the map of the files.
  *
- * A step carries out one input and then what follows from it, in a fixed order: sessions that ended
- * are buried, a batch begins if it is time, revoked partitions are released when their last batch
- * has its outcome, and partitions are opened or closed. Everything that waits is in one heap of
- * times. */
+ * A step carries out one input and then what follows from it, in a fixed order: a record that is
+ * under suspicion has its turn, a batch begins if it is time, revoked partitions are released when
+ * their last batch has its outcome, partitions are opened or closed, and sessions that ended are
+ * buried. Everything that waits is in one heap of times. */
 #include "worker/core/internal.h"
 
 #include <stdlib.h>
@@ -143,6 +143,9 @@ static void on_time(struct core *c, struct heap_node *node)
     case NODE_PART:
         sweep_tick(c, CONTAINER_OF(node, struct part, node));
         break;
+    case NODE_TRIAL:
+        trial_idle(c, CONTAINER_OF(node, struct part, trial.idle));
+        break;
     case NODE_LANE:
         lane_tick(c, CONTAINER_OF(node, struct lane, node));
         break;
@@ -219,9 +222,19 @@ static bool drain_waits(const struct core *c)
     return false;
 }
 
+/* The goodbye is worth a moment more: without it our end counts as a death. */
+static bool goodbye_waits(struct core *c)
+{
+    if (!c->leaving) {
+        c->leaving = true;
+        c->leave_ns = c->now_ns + GOODBYE_NS;
+    }
+    return c->now_ns < c->leave_ns && !batch_goodbye(c);
+}
+
 static void drain_step(struct core *c)
 {
-    if (!c->draining || c->drained || drain_waits(c))
+    if (!c->draining || c->drained || (!c->leaving && drain_waits(c)) || goodbye_waits(c))
         return;
     c->drained = true;
     parts_free(c); /* nothing is ours from here on, and nothing is asked any more */
@@ -254,9 +267,12 @@ void core_step(struct core *c, uint64_t now_ns, const struct input *in, struct o
     c->wall_ms = in->wall_ms;
     c->out = out;
     carry_out(c, in);
+    trials_next(c);
     batch_step(c);
-    if (parts_release(c))
-        batch_step(c); /* the others' results have waited for it */
+    if (parts_release(c)) { /* the others have waited for it */
+        trials_next(c);
+        batch_step(c);
+    }
     parts_take(c);
     drain_step(c);
     bury(c);
@@ -268,7 +284,9 @@ uint64_t core_next(const struct core *c)
 {
     const struct heap_node *node = heap_first(&c->heap);
     uint64_t at = node ? node->at : NEVER;
-    return c->draining && !c->drained && c->now_ns < c->drain_ns ? MIN(at, c->drain_ns) : at;
+    if (!c->draining || c->drained)
+        return at;
+    return MIN(at, c->leaving ? c->leave_ns : c->drain_ns);
 }
 
 /* ---- life ---- */
@@ -277,6 +295,7 @@ struct core *core_new(const struct core_options *o)
 {
     struct core *c = xcalloc(1, sizeof *c);
     c->config = o->config;
+    c->tried = -1;
     rng_init(&c->rng, o->seed);
     heap_node_init(&c->batch_node, NODE_BATCH);
     accounts_init(c, o->providers);

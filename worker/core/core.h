@@ -32,10 +32,12 @@ struct input {
     enum input_kind kind;
     uint64_t wall_ms;
     union {
-        struct { /* IN_JOB: borrowed record; parsed by the core's caller through job_parse */
+        struct { /* IN_JOB: borrowed record; parsed by the core's caller through job_parse, if
+                    core_may_parse() says so */
             const struct record *record;
-            struct job *job;         /* owned by the core from here on; NULL: refused */
-            struct refusal *refusal; /* borrowed; when job is NULL */
+            struct job *job; /* owned by the core from here on; NULL: refused, or not parsed */
+            struct refusal
+                *refusal; /* borrowed; when job is NULL; NULL as well: it was not parsed */
         } job;
         struct { /* IN_REPLY */
             uint64_t call;
@@ -120,6 +122,11 @@ struct core_options {
 struct core *core_new(const struct core_options *);
 void core_free(struct core *);
 
+/* May the record be parsed? Asked before each IN_JOB. False: it is done already, or a record that
+ * killed the processes that had it before; IN_JOB then comes without job and refusal, and the core
+ * does with it what is right. */
+bool core_may_parse(const struct core *, int32_t partition, int64_t offset);
+
 /* One input, its consequences appended to out. */
 void core_step(struct core *, uint64_t now_ns, const struct input *in, struct outbox *out);
 
@@ -138,8 +145,8 @@ struct session_view { /* borrowed, valid until the next step */
     int64_t offset;
     const char *phase; /* "queued", "parked", a step's name, "publishing", "destroying" */
     unsigned attempts, requests;
-    uint64_t age_ms;
-    const char *waiting_for; /* why it is not further: the last verdict's words; NULL */
+    uint64_t age_ms, step_ms; /* since it was taken; in this step */
+    const char *waiting_for;  /* why it is not further: the last verdict's words; NULL */
 };
 void core_each_session(const struct core *, uint64_t now_ns,
                        void (*see)(void *arg, const struct session_view *), void *arg);
@@ -149,9 +156,22 @@ struct partition_view {
     int64_t watermark;
     uint64_t taken, finished_above; /* taken: read and not committed */
     bool open;
+    unsigned strikes; /* owners in a row, with us, that ended without goodbye, if we do so now */
+    bool one_by_one;  /* a record of it may have killed them: they are taken one at a time */
 };
 void core_each_partition(const struct core *, void (*see)(void *arg, const struct partition_view *),
                          void *arg);
+
+struct budget_view { /* of one provider; per minute: creations */
+    const char *provider;
+    double limit, share; /* the fleet's; this worker's part by the partitions it owns */
+    double tokens;       /* creations that may go out at once */
+    uint64_t blocked_ms; /* until the provider takes creations again; 0: it does */
+    size_t parked;       /* jobs that wait for a token */
+    bool unauthorized;   /* it refuses our key */
+};
+void core_each_budget(const struct core *, uint64_t now_ns,
+                      void (*see)(void *arg, const struct budget_view *), void *arg);
 
 struct core_status {
     size_t in_flight, parked, unpublished, destroys, partitions;

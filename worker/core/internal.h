@@ -5,6 +5,8 @@
  *   settle.c   what was found                 batch.c   results and the transaction they go into
  *   session.c  begin, fail, finish            account.c budgets, parking, the provider's key
  *   report.c   what the event says            sweep.c   garbage of owned partitions
+ *   trial.c    which record kills             poison.c  what becomes of it
+ *   view.c     looking in, and the invariants
  *
  * Ownership: the core owns parts, lanes, accounts and results; a lane owns its sessions, waiting,
  * running and finished, until their result is committed or their partition is dropped. */
@@ -26,6 +28,8 @@
     (5 * NS_PER_MS) /* end to begin: the markers of the last one are being written */
 #define BATCH_AGAIN_NS (100 * NS_PER_MS) /* after a refusal */
 #define HINT_EVERY_NS (1 * NS_PER_S)     /* highest_started alone, when it moved */
+#define TOGETHER_NS (1 * NS_PER_MS)      /* for what is assigned together to share one batch */
+#define GOODBYE_NS (1 * NS_PER_S)        /* how long the end of a drain waits for it */
 #define LANE_MEMORY_NS (60 * NS_PER_S)
 #define DESTROY_FOR_NS (15 * 60 * NS_PER_S) /* a sandbox may be in creation that long */
 #define KEY_EVERY_NS (60 * NS_PER_S)
@@ -33,7 +37,7 @@
 #define LAST_LIMIT_NS (60 * NS_PER_S) /* for the look before a failure */
 #define SAME_FACTS_MAX 8              /* OKs without a new fact */
 
-enum node_kind { NODE_SESSION, NODE_PART, NODE_LANE, NODE_ACCOUNT, NODE_BATCH };
+enum node_kind { NODE_SESSION, NODE_PART, NODE_TRIAL, NODE_LANE, NODE_ACCOUNT, NODE_BATCH };
 
 /* A call that is under way, whoever asked for it. */
 struct flight {
@@ -59,6 +63,20 @@ struct account {
     struct heap_node node;
 };
 
+/* Did a record of the partition kill the owners before us? See trial.c. */
+struct trial {
+    bool announced;  /* our strike is committed: records may be read */
+    uint8_t before;  /* strikes of the owners before us */
+    int64_t began;   /* the watermark at which we began; beyond it: we made progress */
+    int64_t limit;   /* what was read, by the dead or by us, lies below it; -1: nobody asks */
+    bool one_by_one; /* until all below the limit is done */
+    /* The record that may be read now, alone: the first undone one at or above it. -1: none. */
+    int64_t suspect;
+    bool read;             /* it has been; suspect is its offset */
+    bool guilty;           /* a dead owner's: it is not parsed, and ends as poison */
+    struct heap_node idle; /* when an open partition from which nothing came is above suspicion */
+};
+
 struct part {
     int32_t id;
     struct offsets done; /* as committed */
@@ -71,7 +89,8 @@ struct part {
     struct result *beyond;    /* NULL: none; owned: of a record behind such a gap */
     int64_t started;          /* highest offset whose CREATE was sent; -1 */
     int64_t started_before;   /* of earlier owners, as committed when it was assigned */
-    uint64_t hint_ns;         /* when `started` is to be committed alone; NEVER: it has not moved */
+    struct trial trial;
+    uint64_t hint_ns; /* when `started` or the trial's word is to be committed alone, or NEVER */
     size_t taken, parked;
     struct session *sessions;
     struct { /* the sweep: one listing at a time, provider after provider */
@@ -154,6 +173,9 @@ struct session {
     unsigned requests;
     bool parked;
     bool cancelled; /* a stop or delete of its lane was taken after it */
+    bool poison;    /* its record is not to be read: it fails, once it has looked */
+    bool has_letter;
+    struct message letter; /* to the dead letters, beside its event; owned until then */
     enum destroy_why destroy_why;
     struct why last; /* what AGAIN waits for */
     struct why why;  /* set: it is failing */
@@ -211,8 +233,12 @@ struct core {
     struct heap_node batch_node;
     bool closing;    /* some part is */
     bool last_batch; /* of the closing ones was begun */
+    int32_t tried;   /* the partition that had the last suspect */
 
     bool draining, drained;
+    bool leaving; /* drained but for the goodbye to our partitions; at the latest until leave_ns */
+    bool goodbye; /* the batch that says it was begun */
+    uint64_t leave_ns;
     uint64_t drain_ns;
 
     struct session *graveyard;
@@ -301,7 +327,30 @@ void result_free(struct result *);
 void batch_step(struct core *); /* begins one when it is time */
 void batch_ended(struct core *, uint64_t id, bool committed);
 void batch_drop_part(struct core *, struct part *);
+bool batch_goodbye(struct core *); /* true: what there was to say was said, or refused */
 void batch_free(struct batch *);
+
+/* trial.c */
+struct word { /* what a commit says of it: the fields of struct offsets */
+    uint8_t strikes;
+    int64_t suspect, limit;
+};
+void trial_begin(struct core *, struct part *);   /* after its offsets were decoded */
+void trial_restart(struct core *, struct part *); /* its log begins again */
+void trial_end(struct core *, struct part *);     /* the partition goes */
+struct word trial_word(const struct core *, const struct part *, const struct offsets *);
+bool trial_says_news(const struct core *, const struct part *); /* the committed word is another */
+bool trial_may_take(const struct part *);
+bool trial_guilty(const struct part *, int64_t offset); /* an undone record; not to be parsed */
+bool trial_read(struct part *, int64_t offset);         /* the same; it is being taken */
+void trial_opened(struct core *, struct part *);        /* or closed */
+void trial_idle(struct core *, struct part *);
+void trial_committed(struct core *, struct part *); /* p->done is new */
+void trials_next(struct core *);                    /* chooses whose turn it is */
+
+/* poison.c */
+void poison_take(struct core *, struct part *, const struct record *);
+void poison_fail(struct session *);
 
 /* account.c */
 void accounts_init(struct core *, struct provider *const *);

@@ -1,10 +1,19 @@
 /* offsets: see the header.
  *
- * Text = base64 of: magic, version, encoding, strikes, highest_started (8), suspect (8), crc32 (4),
- * body; integers little-endian. The body is the bitmap from the watermark on, without its trailing
- * zeros, or the same as alternating run lengths (zeros first) when that is shorter. The checksum
- * also covers the watermark: metadata that some tool has moved to another offset does not decode.
- * 24 000 bits are 3000 bytes, with the header 3024, in base64 4032 characters: it always fits. */
+ * Text = base64 of: magic, version, encoding, strikes, length of what is skipped, highest_started
+ * (8), suspect (8), limit (8), crc32 (4), what is skipped, body; integers little-endian. The body
+ * is the bitmap from the watermark on, without its trailing zeros, or the same as alternating run
+ * lengths (zeros first) when that is shorter. The checksum also covers the watermark: metadata that
+ * some tool has moved to another offset does not decode. 24 000 bits are 3000 bytes, with the
+ * header 3033, in base64 4044 characters: it always fits.
+ *
+ * Two versions of the worker share a group while it is upgraded, and each reads what the other
+ * wrote. What a later version adds as a hint it puts where this one skips (39 bytes fit); this one
+ * drops it at its next commit, so nothing may be right or wrong by it. What this one must
+ * understand gets another version number. Such a text does not decode here: jobs above the
+ * watermark run again, with a warning, and may be announced twice. So the version that brings it
+ * reads both and writes the old one; only the one after it, when no worker of this version is left,
+ * writes the new one. */
 #include "worker/core/offsets.h"
 
 #include <string.h>
@@ -13,7 +22,8 @@
 
 #define MAGIC 0xd5
 #define VERSION 1
-#define HEADER 24
+#define HEADER 33
+#define SKIPPED 4 /* where its length stands */
 enum encoding { BITMAP, RUNS };
 
 void offsets_init(struct offsets *o, int64_t watermark)
@@ -21,7 +31,7 @@ void offsets_init(struct offsets *o, int64_t watermark)
     ASSERT(watermark >= 0);
     memset(o, 0, sizeof *o);
     o->watermark = o->high = watermark;
-    o->highest_started = o->suspect = -1;
+    o->highest_started = o->suspect = o->limit = -1;
 }
 
 static uint64_t *word(struct offsets *o, int64_t offset)
@@ -163,7 +173,8 @@ void offsets_encode(const struct offsets *o, struct buf *out)
 {
     uint8_t raw[HEADER + OFFSETS_WINDOW / 8 + 8];
     uint8_t runs[OFFSETS_WINDOW / 8 + 8];
-    if (o->high == o->watermark && o->highest_started < 0 && o->suspect < 0 && o->strikes == 0)
+    bool hints = o->highest_started >= 0 || o->suspect >= 0 || o->limit >= 0 || o->strikes > 0;
+    if (o->high == o->watermark && !hints)
         return;
     ASSERT(o->high - o->watermark <= OFFSETS_WINDOW);
     size_t body = put_bitmap(o, raw + HEADER);
@@ -172,8 +183,10 @@ void offsets_encode(const struct offsets *o, struct buf *out)
     raw[1] = VERSION;
     raw[2] = shorter < body ? RUNS : BITMAP;
     raw[3] = o->strikes;
-    put64(raw + 4, (uint64_t)o->highest_started, 8);
-    put64(raw + 12, (uint64_t)o->suspect, 8);
+    raw[SKIPPED] = 0;
+    put64(raw + 5, (uint64_t)o->highest_started, 8);
+    put64(raw + 13, (uint64_t)o->suspect, 8);
+    put64(raw + 21, (uint64_t)o->limit, 8);
     if (shorter < body) {
         memcpy(raw + HEADER, runs, shorter);
         body = shorter;
@@ -218,15 +231,18 @@ static bool read_runs(struct offsets *o, const uint8_t *p, size_t n)
 
 static bool decode(struct offsets *o, const uint8_t *p, size_t n)
 {
-    if (n < HEADER || p[0] != MAGIC || p[1] != VERSION || p[2] > RUNS)
+    if (n < HEADER || p[0] != MAGIC || p[1] != VERSION || p[2] > RUNS || n - HEADER < p[SKIPPED])
         return false;
     if (get64(p + HEADER - 4, 4) != checksum(p, n, o->watermark))
         return false;
     o->strikes = p[3];
-    o->highest_started = (int64_t)get64(p + 4, 8);
-    o->suspect = (int64_t)get64(p + 12, 8);
-    return p[2] == RUNS ? read_runs(o, p + HEADER, n - HEADER)
-                        : read_bitmap(o, p + HEADER, n - HEADER);
+    o->highest_started = (int64_t)get64(p + 5, 8);
+    o->suspect = (int64_t)get64(p + 13, 8);
+    o->limit = (int64_t)get64(p + 21, 8);
+    if (o->highest_started < -1 || o->suspect < -1 || o->limit < -1)
+        return false;
+    size_t body = HEADER + p[SKIPPED];
+    return p[2] == RUNS ? read_runs(o, p + body, n - body) : read_bitmap(o, p + body, n - body);
 }
 
 bool offsets_decode(struct offsets *o, int64_t watermark, const char *text)

@@ -14,8 +14,10 @@ struct offsets {
     int64_t watermark;       /* all below it are done; it is not */
     int64_t high;            /* one more than the highest done offset, >= watermark */
     int64_t highest_started; /* highest offset whose CREATE was sent; -1: none. A hint. */
-    int64_t suspect;         /* the offset that may have killed the process; -1: none */
-    uint8_t strikes;         /* takeovers without progress */
+    /* Of the records that kill, see trial.c. */
+    int64_t suspect; /* the first undone record at or above it may have done so; -1: none */
+    int64_t limit;   /* no record from here on was read by the last owner; -1: not said */
+    uint8_t strikes; /* owners in a row that ended without goodbye, the last one included */
     uint64_t
         ring[OFFSETS_RING / 64]; /* bit (offset % OFFSETS_RING), for watermark < offset < high */
 };

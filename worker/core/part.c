@@ -31,6 +31,7 @@ static void part_free(struct core *c, struct part *p)
 {
     core_cancel(c, &p->sweep.flight);
     heap_set(&c->heap, &p->node, NEVER);
+    trial_end(c, p);
     HASH_DEL(c->parts, p);
     free(p->sweep.cursor);
     free(p);
@@ -63,7 +64,6 @@ void part_assigned(struct core *c, const struct input *in)
     p = xcalloc(1, sizeof *p);
     p->id = in->assigned.partition;
     p->last_taken = -1;
-    p->hint_ns = NEVER;
     int64_t offset = MAX(in->assigned.offset, 0);
     if (!offsets_decode(&p->done, offset, in->assigned.metadata)) {
         log_warn(NULL,
@@ -72,6 +72,7 @@ void part_assigned(struct core *c, const struct input *in)
         metric_add(M_OFFSETS_REPLAYED, 1);
     }
     p->started = p->started_before = p->done.highest_started;
+    trial_begin(c, p);
     heap_node_init(&p->node, NODE_PART);
     HASH_ADD(hh, c->parts, id, sizeof p->id, p);
     c->partitions_total = in->assigned.partitions_total;
@@ -142,8 +143,8 @@ bool parts_release(struct core *c)
 static bool wants(const struct core *c, const struct part *p)
 {
     size_t most = (size_t)c->config->jobs.max_in_flight;
-    return !p->closing && !c->draining && !accounts_unauthorized(c) && c->in_flight < most &&
-           c->n_ready < most && p->parked == 0 &&
+    return trial_may_take(p) && !p->closing && !c->draining && !accounts_unauthorized(c) &&
+           c->in_flight < most && c->n_ready < most && p->parked == 0 &&
            offsets_has_room(&p->done, MAX(p->last_taken + 1, p->done.watermark));
 }
 
@@ -154,6 +155,7 @@ void parts_take(struct core *c)
         if (open == p->open)
             continue;
         p->open = open;
+        trial_opened(c, p);
         struct effect *e = core_effect(c, DO_TAKE);
         e->take.partition = p->id;
         e->take.open = open;
@@ -162,9 +164,12 @@ void parts_take(struct core *c)
 
 static void fill_gap(struct part *p)
 {
+    bool progress = p->done.watermark > p->trial.began;
     if (p->in_batch)
         (void)offsets_gap(&p->next, p->gap_from, p->gap_to);
     p->gap_from = offsets_gap(&p->done, p->gap_from, p->gap_to);
+    if (!progress) /* nor is it one that the next record has a higher offset */
+        p->trial.began = p->done.watermark;
 }
 
 /* Offsets between the last record and this one will never come. They may be more than the window
@@ -193,24 +198,53 @@ void part_moved(struct core *c, struct part *p)
 }
 
 /* The log begins again below the committed offset: topic made anew, or truncated. */
-static void log_restarted(struct part *p, int64_t offset)
+static bool log_restarts(const struct part *p, int64_t offset)
+{
+    return p->last_taken < 0 && offset < p->done.watermark && !p->in_batch;
+}
+
+static void log_restarted(struct core *c, struct part *p, int64_t offset)
 {
     log_warn(NULL, "the log begins again below the committed offset: what was committed is dropped",
              L_INT("partition", p->id), L_INT("committed", p->done.watermark),
              L_INT("offset", offset));
     metric_add(M_OFFSETS_REPLAYED, 1);
+    uint8_t strikes = p->done.strikes;
     offsets_init(&p->done, offset);
+    p->done.strikes = strikes; /* as committed */
     p->started = p->started_before = -1;
+    trial_restart(c, p);
+}
+
+static bool seen(const struct part *p, int64_t offset)
+{
+    return offset <= p->last_taken || offsets_is_done(&p->done, offset);
+}
+
+bool core_may_parse(const struct core *c, int32_t partition, int64_t offset)
+{
+    const struct part *p;
+    HASH_FIND(hh, c->parts, &partition, sizeof partition, p);
+    if (!p || p->closing)
+        return false;
+    return log_restarts(p, offset) || (!seen(p, offset) && !trial_guilty(p, offset));
 }
 
 static void take(struct core *c, struct part *p, const struct input *in)
 {
     const struct record *r = in->job.record;
-    if (in->job.job) {
+    bool guilty = trial_read(p, r->offset);
+    if (in->job.job && !guilty) {
         struct session *s = session_of_job(c, p, in->job.job);
         lane_kick(c, s->lane);
         return;
     }
+    if (guilty) {
+        job_free(in->job.job);
+        poison_take(c, p, r);
+        return;
+    }
+    ASSERT(in->job.refusal);
     struct result *result = result_new(c, p, r->offset);
     report_refusal(c, result, r, in->job.refusal);
 }
@@ -224,12 +258,12 @@ void part_job(struct core *c, const struct input *in)
         job_free(in->job.job);
         return;
     }
-    if (p->last_taken < 0 && r->offset < p->done.watermark && !p->in_batch)
-        log_restarted(p, r->offset);
-    bool seen = r->offset <= p->last_taken || offsets_is_done(&p->done, r->offset);
+    if (log_restarts(p, r->offset))
+        log_restarted(c, p, r->offset);
+    bool again = seen(p, r->offset);
     note_gap(p, r->offset);
     p->last_taken = MAX(p->last_taken, r->offset);
-    if (seen) {
+    if (again) {
         metric_add(M_JOBS_SKIPPED, 1);
         job_free(in->job.job);
         return;

@@ -9,6 +9,7 @@
 #include "common/xalloc.h"
 
 #define FOREIGN_MAX 65536
+#define TAIL_BYTES 4096 /* of a log: what is before may begin in the middle of a secret */
 #define PROGRESS_EVERY_NS NS_PER_S
 
 static void each_secret(const struct session *s, void (*fn)(const char *))
@@ -24,15 +25,15 @@ static void each_secret(const struct session *s, void (*fn)(const char *))
         fn(s->box->preview_token);
 }
 
-/* The caller frees; NULL stays NULL. */
-static char *redacted(const struct session *s, const char *text)
+/* The last bytes of text without secrets. The caller frees; NULL stays NULL. */
+static char *redacted(const struct session *s, const char *text, size_t last)
 {
     if (!text)
         return NULL;
     struct buf out;
     buf_init(&out, FOREIGN_MAX);
     each_secret(s, redact_add);
-    redact(text, strlen(text), &out);
+    redact_end(text, strlen(text), last, &out);
     each_secret(s, redact_remove);
     return buf_steal(&out);
 }
@@ -112,9 +113,9 @@ static void print(const struct event *e, struct result *r)
 
 static void report_failed(struct session *s, struct event *e)
 {
-    char *message = redacted(s, s->why.message);
-    char *words = redacted(s, s->why.provider_message);
-    char *tail = redacted(s, s->box->log_tail);
+    char *message = redacted(s, s->why.message, FOREIGN_MAX);
+    char *words = redacted(s, s->why.provider_message, FOREIGN_MAX);
+    char *tail = redacted(s, s->box->log_tail, TAIL_BYTES);
     e->error.code = s->why.code;
     e->error.step = s->why.step;
     e->error.message = message ? message : error_name(s->why.code);

@@ -108,6 +108,8 @@ void session_free(struct session *s)
     job_free(s->job);
     why_done(&s->last);
     why_done(&s->why);
+    if (s->has_letter)
+        message_done(&s->letter);
     free(s->was);
     free(s);
 }
@@ -181,6 +183,8 @@ void session_begin(struct session *s)
     s->goals = goals_of(s);
     if (s->job && !account_named(s->core, s->job->provider))
         session_fail(s, ERR_INVALID_JOB, "provider must be one that the configuration names");
+    if (s->poison)
+        poison_fail(s);
     engine_run(s);
 }
 
@@ -220,6 +224,9 @@ static void finish(struct session *s, enum event_type type)
     c->in_flight--;
     s->result = result_new(c, s->part, s->offset);
     s->result->session = s;
+    if (s->has_letter)
+        s->result->messages[s->result->n_messages++] = s->letter;
+    s->has_letter = false;
     report_result(s, type);
 }
 
@@ -241,7 +248,7 @@ static bool goes_on(struct session *s)
 {
     bool kept = session_is_start(s) && (s->facts & EXISTS) && s->box->ours && s->box->mine &&
                 !s->box->provisional;
-    if (!kept || s->why.code == ERR_CANCELLED || s->job->mode == MODE_ATTACH ||
+    if (!kept || s->why.code == ERR_CANCELLED || s->poison || s->job->mode == MODE_ATTACH ||
         s->goals != goals_last_look)
         return false;
     if (s->losses >= (unsigned)s->core->config->jobs.attempts)
@@ -306,7 +313,7 @@ static bool says_nothing_of_the_box(enum error_code code)
         [ERR_NO_CAPACITY] = true,       [ERR_RATE_LIMITED] = true,
         [ERR_CANCELLED] = true,         [ERR_PROVIDER_UNAVAILABLE] = true,
         [ERR_PROVIDER_PROTOCOL] = true, [ERR_DEADLINE_EXCEEDED] = true,
-        [ERR_START_TIMEOUT] = true};
+        [ERR_START_TIMEOUT] = true,     [ERR_POISON] = true};
     return open[code];
 }
 

@@ -14,10 +14,21 @@
 
 #define NAME_AGAIN_NS (500 * NS_PER_MS) /* between two looks at a sandbox that is going away */
 
+/* A later version of the hash will begin with its number and a colon. */
+static size_t version_len(const char *hash)
+{
+    const char *colon = strchr(hash, ':');
+    return colon ? (size_t)(colon - hash) + 1 : 0;
+}
+
+/* Hashes of two versions say nothing of each other: while workers are upgraded nothing drifts. */
 static bool spec_differs(const struct session *s)
 {
-    const char *theirs = s->box->label_spec;
-    return theirs && s->job->spec_hash && strcmp(theirs, s->job->spec_hash) != 0;
+    const char *theirs = s->box->label_spec, *ours = s->job->spec_hash;
+    if (!theirs || !ours || strcmp(theirs, ours) == 0)
+        return false;
+    size_t n = version_len(ours);
+    return n == version_len(theirs) && strncmp(theirs, ours, n) == 0;
 }
 
 static void judge_kept(struct session *s)

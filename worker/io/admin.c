@@ -331,7 +331,8 @@ static int open_listener(const char *listen_at)
         freeaddrinfo(at);
     if (fd < 0)
         log_error(NULL, "cannot listen for the admin port", L_STR("listen", listen_at),
-                  L_STR("error", why ? why : strerror(-fd)));
+                  L_STR("error", why ? why : strerror(-fd)),
+                  L_STR("advice", "set admin.listen to a free address, or to \"\" for none"));
     return fd;
 }
 

@@ -79,7 +79,6 @@ static void parts_drop(struct consumer *c, enum part_state state)
             c->parts[kept++] = c->parts[i];
     }
     c->n = kept;
-    metric_set(M_PARTITIONS, (double)kept);
 }
 
 size_t assignment_count(const struct consumer *c, enum part_state state)
@@ -237,7 +236,6 @@ static void on_assign(struct consumer *c, const rd_kafka_topic_partition_list_t 
     for (int i = 0; i < list->cnt; i++)
         if (!part_find(c, list->elems[i].partition))
             part_add(c, list->elems[i].partition);
-    metric_set(M_PARTITIONS, (double)c->n);
     if (c->cooperative)
         answer_with_nothing(c);
     c->assigning = !c->cooperative;

@@ -49,7 +49,9 @@ static bool check_kafka(const struct config *cfg)
     if (!rk)
         return say(false, "kafka", "librdkafka refuses the settings");
     rd_kafka_resp_err_t err = rd_kafka_metadata(rk, 1, NULL, &m, BROKER_MS);
-    bool ok = say(!err, cfg->kafka.brokers, err ? rd_kafka_err2str(err) : NULL);
+    char *why = xasprintf("%s: is one there, and is kafka.brokers right?", rd_kafka_err2str(err));
+    bool ok = say(!err, cfg->kafka.brokers, err ? why : NULL);
+    free_ptr(&why);
     if (!err) {
         const char *topics[] = {cfg->topics.jobs, cfg->topics.results, cfg->topics.dead_letters,
                                 cfg->topics.progress};
@@ -75,7 +77,12 @@ static void on_reply(void *arg, uint64_t id, const struct reply *r)
     a->provider->ops->answer_key(a->provider, r, &answer);
     a->ok = answer.verdict == OK;
     const char *words = answer.provider_message ? answer.provider_message : answer.message;
-    say(a->ok, a->provider->cfg->api_url, a->ok ? NULL : words ? words : r->fault_text);
+    char *why = xasprintf("%s%s", answer.rate.unauthorized ? "the API key is refused: " : "",
+                          words           ? words
+                          : r->fault_text ? r->fault_text
+                                          : "no answer");
+    say(a->ok, a->provider->cfg->api_url, a->ok ? NULL : why);
+    free_ptr(&why);
     answer_done(&answer);
     loop_stop(a->loop);
 }
@@ -85,6 +92,8 @@ static bool check_provider(const struct config *cfg, size_t i)
     struct asking a = {.loop = loop_new(), .provider = provider_new(cfg, i)};
     struct http_options o = {.allow_http = strncmp(cfg->providers[i].api_url, "http://", 7) == 0,
                              .user_agent = "session-worker/" VERSION,
+                             .connect_to = cfg->http.connect_to,
+                             .n_connect_to = cfg->http.n_connect_to,
                              .max_in_flight = 1,
                              .max_connects = 1};
     struct http *http = http_new(a.loop, &o, on_reply, &a);

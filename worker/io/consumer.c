@@ -10,7 +10,9 @@
  * may have something, and a partition keeps `more` until its queue has been read to its end.
  *
  * A record below the offset where we began means that the log was made anew (the committed offset
- * lay beyond its end): the partition is taken from the core and given again as a fresh one. */
+ * lay beyond its end), and so does one below where we have been, when the log ends before that as
+ * well (it need not: librdkafka before 2.4.0 may read some records twice). Then the partition is
+ * taken from the core and given again as a fresh one. */
 #include "worker/io/consumer.h"
 
 #include <stdlib.h>
@@ -69,7 +71,7 @@ static size_t read_headers(struct consumer *c, const rd_kafka_message_t *m)
     return n;
 }
 
-static void deliver(struct consumer *c, const rd_kafka_message_t *m)
+static void deliver(struct consumer *c, struct part *p, const rd_kafka_message_t *m)
 {
     rd_kafka_timestamp_type_t type;
     int64_t timestamp = rd_kafka_message_timestamp(m, &type);
@@ -85,16 +87,30 @@ static void deliver(struct consumer *c, const rd_kafka_message_t *m)
         .n_headers = read_headers(c, m),
     };
     r.headers = c->headers;
+    p->next = m->offset + 1;
     c->o.events->record(c->o.arg, &r);
 }
 
-/* The log was made anew under the group's offsets: for the core the partition begins again. */
+/* Is the log, of which this is a record, another one than that we have read so far? */
+static bool is_new_log(struct consumer *c, const struct part *p, int64_t offset)
+{
+    int64_t low, high;
+    if (offset < p->offset)
+        return true;
+    if (offset >= p->next)
+        return false;
+    return !rd_kafka_get_watermark_offsets(c->rk, c->o.config->topics.jobs, p->id, &low, &high) &&
+           high >= 0 && high < p->next;
+}
+
+/* For the core the partition begins again. */
 static void begin_again(struct consumer *c, struct part *p, int64_t offset)
 {
-    log_warn(NULL, "the committed offset lies outside the log: reading it from its beginning",
+    log_warn(NULL, "the log was made anew, or its offsets lie outside: from its beginning",
              L_STR("topic", c->o.config->topics.jobs), L_INT("partition", p->id),
-             L_INT("committed", p->offset), L_INT("beginning", offset));
+             L_INT("committed", p->offset), L_INT("read", p->next), L_INT("beginning", offset));
     p->offset = -1;
+    p->next = 0;
     p->open = false;
     c->o.events->lost(c->o.arg, &p->id, 1);
     c->o.events->assigned(c->o.arg, p->id, c->total, -1, "");
@@ -104,7 +120,7 @@ static void begin_again(struct consumer *c, struct part *p, int64_t offset)
 static void on_fetch(struct consumer *c, struct part *p, rd_kafka_event_t *ev,
                      const rd_kafka_message_t *m)
 {
-    if (m && !m->err && m->offset < p->offset)
+    if (m && !m->err && is_new_log(c, p, m->offset))
         begin_again(c, p, m->offset);
     if (!p->open) {
         p->held = ev;
@@ -112,7 +128,7 @@ static void on_fetch(struct consumer *c, struct part *p, rd_kafka_event_t *ev,
         return;
     }
     if (m && !m->err)
-        deliver(c, m);
+        deliver(c, p, m);
     rd_kafka_event_destroy(ev);
 }
 

@@ -14,6 +14,7 @@ struct part {
     uintptr_t ticket;        /* LOOKING: of the question under way; 0: none */
     uint64_t ask_ns;         /* LOOKING: not before */
     int64_t offset;          /* FOUND, OURS: where it begins; -1: at the beginning */
+    int64_t next;            /* OURS: one more than the last offset delivered */
     char *metadata;          /* FOUND: owned */
     rd_kafka_queue_t *queue; /* OURS, GOING until it is let go */
     rd_kafka_event_t *held;  /* a record that came when the core had just closed; owned */

@@ -131,6 +131,9 @@ static void on_heartbeat(void *arg)
     thaw(h, now);
     metric_observe(M_LOOP_LAG_SECONDS, 0, (double)(now - MIN(now, h->beat_ns)) / 1e9);
     metric_set(M_HTTP_IN_FLIGHT, (double)http_in_flight(h->http));
+    struct core_status status;
+    core_status(h->core, &status);
+    metric_set(M_PROVIDER_REFUSES, status.unauthorized);
     h->beat_ns = now + HEARTBEAT_NS;
     timer_arm(h->heartbeat, h->beat_ns);
 }
@@ -149,8 +152,11 @@ static void on_record(void *arg, const struct record *r)
     struct refusal why = {0};
     unsigned unknown = 0;
     (void)thawed(h, loop_now_ns()); /* Kafka is speaking already */
-    struct input in = {.kind = IN_JOB, .job = {.record = r, .refusal = &why}};
-    in.job.job = job_parse(r, h->config, &why, &unknown);
+    struct input in = {.kind = IN_JOB, .job = {.record = r}};
+    if (core_may_parse(h->core, r->partition, r->offset)) {
+        in.job.job = job_parse(r, h->config, &why, &unknown);
+        in.job.refusal = &why;
+    }
     if (unknown)
         metric_add(M_UNKNOWN_FIELDS, unknown);
     step(h, &in);
@@ -218,9 +224,8 @@ static int healthz(void *arg, struct buf *out)
     return 200;
 }
 
-static int readyz(void *arg, struct buf *out)
+static int readiness(const struct host *h, struct buf *out)
 {
-    const struct host *h = arg;
     struct core_status status;
     core_status(h->core, &status);
     struct readiness r = {.publisher = publisher_ready(h->publisher),
@@ -230,10 +235,43 @@ static int readyz(void *arg, struct buf *out)
     return page_readyz(&r, out);
 }
 
-static int sessions(void *arg, struct buf *out)
+static int readyz(void *arg, struct buf *out)
+{
+    return readiness(arg, out);
+}
+
+bool host_status(const struct host *h, struct buf *out)
+{
+    struct core_status s;
+    struct buf page CLEANUP(buf_done);
+    core_status(h->core, &s);
+    buf_init(&page, 1000);
+    bool ready = readiness(h, &page) == 200;
+    buf_addf(out, "%.*s; %zu jobs in hand, %zu parked, %zu partitions",
+             (int)strcspn(buf_text(&page), "\n"), buf_text(&page), s.in_flight, s.parked,
+             s.partitions);
+    return ready;
+}
+
+/* What the last fetch said; asks nobody. */
+static int64_t end_of(void *arg, int32_t partition)
 {
     const struct host *h = arg;
-    return page_sessions(h->core, h->instance.name, loop_now_ns(), out);
+    int64_t low, high;
+    rd_kafka_resp_err_t err = rd_kafka_get_watermark_offsets(
+        consumer_handle(h->consumer), h->config->topics.jobs, partition, &low, &high);
+    return err ? -1 : high;
+}
+
+static int sessions(void *arg, struct buf *out)
+{
+    struct host *h = arg;
+    struct page_sources from = {.core = h->core,
+                                .config = h->config,
+                                .instance = h->instance.name,
+                                .end_of = end_of,
+                                .arg = h};
+    return page_sessions(&from, loop_now_ns(), out);
 }
 
 static int open_admin(struct host *h)
@@ -268,6 +306,8 @@ static void make_http(struct host *h)
 {
     struct http_options o = {.allow_http = any_plain_http(h->config),
                              .user_agent = "session-worker/" VERSION,
+                             .connect_to = h->config->http.connect_to,
+                             .n_connect_to = h->config->http.n_connect_to,
                              .max_in_flight =
                                  (unsigned)h->config->jobs.max_in_flight * CALLS_PER_JOB + 64,
                              .max_connects = CONNECTS_PER_TURN};

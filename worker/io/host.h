@@ -4,6 +4,7 @@
 #ifndef WORKER_IO_HOST_H
 #define WORKER_IO_HOST_H
 
+#include "common/buf.h"
 #include "common/config.h"
 #include "worker/io/loop.h"
 
@@ -19,5 +20,9 @@ int host_run(struct host *);
 
 /* Drain: from a signal handler of the loop. */
 void host_drain(struct host *);
+
+/* True when /readyz says 200. Appends a line for people, without its newline: what it has in hand,
+ * or why it is not ready. */
+bool host_status(const struct host *, struct buf *out);
 
 #endif

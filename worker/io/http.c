@@ -23,6 +23,7 @@
 
 #include "common/log.h"
 #include "common/xalloc.h"
+#include "worker/io/connect_to.h"
 #include "worker/io/shard.h"
 #include "worker/io/transfer.h"
 
@@ -45,8 +46,9 @@ struct http {
     unsigned max_in_flight, max_connects;
     struct transfer_setup setup;
     char *user_agent, *ca_file;
-    X509_STORE *trusted;    /* NULL until first used */
-    struct transfer *by_id; /* uthash: waiting, in a shard, or ended */
+    struct connect_to *connect_to; /* owned; NULL: none */
+    X509_STORE *trusted;           /* NULL until first used */
+    struct transfer *by_id;        /* uthash: waiting, in a shard, or ended */
     struct transfer_list lists[N_PLACES];
     unsigned resolving[2];      /* of the active ones, by own_host */
     struct transfer_list grown; /* streams with news; linked by `growth` */
@@ -374,8 +376,10 @@ struct http *http_new(struct loop *l, const struct http_options *o, http_reply_f
     h->max_connects = o->max_connects;
     h->user_agent = xstrdup0(o->user_agent);
     h->ca_file = xstrdup0(o->ca_file);
+    h->connect_to = connect_to_new(o->connect_to, o->n_connect_to);
     h->setup = (struct transfer_setup){.allow_http = o->allow_http,
                                        .user_agent = h->user_agent,
+                                       .connect_to = h->connect_to,
                                        .trusted = trusted,
                                        .shared = curl_share_init(),
                                        .grew = on_growth,
@@ -417,6 +421,7 @@ void http_free(struct http *h)
     free(h->ca_file);
     timer_free(h->turn);
     free(h->user_agent);
+    connect_to_free(h->connect_to);
     free(h);
     curl_global_cleanup();
 }

@@ -11,8 +11,10 @@
 struct http;
 
 struct http_options {
-    bool allow_http;     /* plain http:// (an api_url that is http says so) */
-    const char *ca_file; /* NULL: the system's */
+    bool allow_http;         /* plain http:// (an api_url that is http says so) */
+    const char *ca_file;     /* NULL: the system's */
+    char *const *connect_to; /* "DOMAIN=HOST:PORT": connect there for the domain and all below it */
+    size_t n_connect_to;
     const char *user_agent;
     unsigned max_in_flight; /* transfers at once; more wait here, their deadlines running */
     unsigned max_connects;  /* new connections per loop turn */

@@ -54,7 +54,7 @@ static const struct setting settings[] = {
     {"fetch.queue.backoff.ms", "20", C, KAFKA_VERSION(2, 2, 0)},
 
     {"partitioner", "murmur2_random", PRODUCERS, 0}, /* where Java would put the key */
-    {"message.max.bytes", "8388608", PRODUCERS, 0},  /* the topic's own limit decides */
+    {"message.max.bytes", "16777216", PRODUCERS, 0}, /* as received; the topic's limit decides */
     {"linger.ms", "0", PRODUCERS, 0},
     {"retry.backoff.ms", "20", T | I, 0},
     {"enable.idempotence", "true", I, 0},
@@ -90,6 +90,7 @@ static const struct {
     {"isolation.level", "only committed jobs are read"},
     {"enable.partition.eof", "the end of a partition is not a job"},
     {"log.queue", "log lines go to the worker's log"},
+    {"log.connection.close", "a connection that breaks in a transaction must be noticed"},
 };
 
 /* ---- configuration ---- */

@@ -6,6 +6,11 @@
  * It costs 5 to 20 ms once the topics' metadata is there, so it is made on the slightest doubt;
  * without metadata the first record would wait for a second.
  *
+ * Of one error librdkafka tells the first two times, and then not again for 30 s as long as a
+ * broker's last error stays the same. So an error event of an idle producer counts as well: the
+ * next one, in a transaction, might not be told. While it is being made one is allowed (a host name
+ * with an address where nobody listens); with more it serves for one transaction.
+ *
  * Being fenced has two causes. The coordinator does it when a transaction has outlived its time:
  * begun long ago. Another live process of the same name does it at any time: twice in a row, soon
  * after a begin, ends this one. */
@@ -26,7 +31,9 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *arg)
 {
     struct publisher *p = arg;
     (void)rk;
-    p->producer.sick = true;
+    p->producer.errors++;
+    if (p->ready || p->producer.errors > 1)
+        p->producer.sick = true;
     kafka_error(&p->producer.said, (rd_kafka_resp_err_t)err, "publishing", reason);
 }
 
@@ -167,6 +174,8 @@ static bool make(struct publisher *p)
     rd_kafka_conf_set_opaque(conf, p);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_dr_msg_cb(conf, delivery_report);
+    x->sick = false;
+    x->errors = 0;
     x->rk = kafka_new(role, conf);
     if (!x->rk) {
         publisher_fatal(p, EXIT_CONFIG, "librdkafka refuses the producer's configuration");

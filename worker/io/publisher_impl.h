@@ -12,10 +12,11 @@
 
 /* What the publisher's thread alone touches. */
 struct producer {
-    rd_kafka_t *rk; /* NULL: to be made */
-    bool sick;      /* an error event came since it was last cleared */
-    bool too_large; /* a record was refused for its size since that was last cleared */
-    bool cut;       /* dead letters go out without their value's end (too large otherwise) */
+    rd_kafka_t *rk;  /* NULL: to be made */
+    unsigned errors; /* error events */
+    bool sick;       /* its next transaction would not be safe: see producer.c */
+    bool too_large;  /* a record was refused for its size since that was last cleared */
+    bool cut;        /* dead letters go out without their value's end (too large otherwise) */
     rd_kafka_resp_err_t failed; /* first delivery that failed since it was last cleared */
     uint64_t begun_ns;          /* the last batch */
     uint64_t ended_ns;

@@ -6,8 +6,8 @@
  * and no other: after a send_offsets that timed out, commit would succeed without the offsets.
  * send_offsets may block until the broker is back, whatever its time-out says.
  *
- * Any error event between begin and end, even if commit then said ok, makes this the producer's
- * last transaction (see producer.c).
+ * Any error event since the producer was made, even if commit then said ok, makes this its last
+ * transaction, and while it was idle, the one before this (see producer.c).
  *
  * Once commit has been called and did not say ok, the outcome is unknown. It is then read back: a
  * new producer first ends what the old one left, then the group's stable offsets are asked for.
@@ -40,8 +40,6 @@ static uint64_t deadline(struct publisher *p)
 static enum txn begin(struct publisher *p)
 {
     struct producer *x = &p->producer;
-    rd_kafka_poll(x->rk, 0);
-    x->sick = false;
     delivery_clear(p);
     return producer_judge(p, rd_kafka_begin_transaction(x->rk), "beginning a transaction");
 }
@@ -157,18 +155,24 @@ static bool read_back(struct publisher *p, const struct batch *b)
     return found;
 }
 
+/* A producer that may begin. False: stopping. */
+static bool fit(struct publisher *p)
+{
+    rd_kafka_poll(p->producer.rk, 0);
+    if (p->producer.sick)
+        producer_drop(p);
+    return p->producer.rk || producer_make(p);
+}
+
 bool transaction_publish(struct publisher *p, const struct batch *b,
                          const rd_kafka_consumer_group_metadata_t *group)
 {
     struct producer *x = &p->producer;
     ASSERT(group || b->n_offsets == 0);
-    enum end end = run(p, b, group);
+    enum end end = fit(p) ? run(p, b, group) : REFUSED;
     if (end == REFUSED && x->too_large && !x->cut) {
         x->cut = true;
-        if (x->sick)
-            producer_drop(p);
-        if (x->rk || producer_make(p))
-            end = run(p, b, group);
+        end = fit(p) ? run(p, b, group) : REFUSED;
     }
     bool committed = end == COMMITTED || (end == UNKNOWN && read_back(p, b));
     if (end != UNKNOWN && x->sick)

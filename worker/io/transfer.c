@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 
 #include "common/xalloc.h"
+#include "worker/io/connect_to.h"
 
 #define HEADER_BYTES_MAX 65536
 #define KEPT_HEADER_MAX 2048 /* a longer one is dropped */
@@ -388,6 +389,8 @@ bool transfer_begin(struct transfer *t, struct call *call)
         set(t->easy, CURLOPT_FORBID_REUSE, 0);
     t->closes = false;
     set_ptr(t->easy, CURLOPT_URL, t->call.url);
+    if (t->setup->connect_to)
+        set_ptr(t->easy, CURLOPT_CONNECT_TO, connect_to_find(t->setup->connect_to, t->call.url));
     set_pipewait(t);
     set_method(t, posts);
     set_headers(t, posts);

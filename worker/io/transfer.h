@@ -12,6 +12,7 @@
 #include "worker/io/loop.h"
 #include "worker/provider/provider.h"
 
+struct connect_to;
 struct shard;
 struct transfer;
 TAILQ_HEAD(transfer_list, transfer);
@@ -21,6 +22,7 @@ TAILQ_HEAD(transfer_list, transfer);
 struct transfer_setup { /* what all handles share; borrowed for their lives */
     bool allow_http;
     const char *user_agent;
+    const struct connect_to *connect_to;       /* NULL: hosts are where their names say */
     X509_STORE *(*trusted)(struct transfer *); /* the certificates; called inside libcurl */
     CURLSH *shared;
     void (*grew)(struct transfer *); /* more of a stream's body is there; called inside libcurl */

@@ -52,7 +52,7 @@ struct world *world_new(void)
     w->calls = xcalloc(CALLS_MAX, sizeof *w->calls);
     w->ready_ids = xstrdup(" ");
     w->now_ns = NS_PER_S;
-    w->wall_ms = WALL_MS;
+    w->wall_ms = WALL_MS - ANNOUNCED_MS;
     for (size_t i = 0; i < ARRAY_LEN(w->fakes); i++) {
         w->fakes[i] = (struct fake){.w = w};
         w->fakes[i].provider = (struct provider){.ops = &fake_ops,
@@ -215,8 +215,12 @@ void record_at(struct world *w, int32_t partition, int64_t offset, const char *k
                        .value_len = value ? strlen(value) : 0};
     struct refusal why = {0};
     unsigned unknown;
-    struct job *job = job_parse(&r, &w->config, &why, &unknown);
-    struct input in = {.kind = IN_JOB, .job = {.record = &r, .job = job, .refusal = &why}};
+    struct input in = {.kind = IN_JOB, .job = {.record = &r}};
+    w->parsed = w->parse_all || core_may_parse(w->core, partition, offset);
+    if (w->parsed) {
+        in.job.job = job_parse(&r, &w->config, &why, &unknown);
+        in.job.refusal = &why;
+    }
     w->next_offset[partition] = offset + 1;
     step(w, &in);
     refusal_done(&why);
@@ -249,6 +253,12 @@ void delete(struct world *w, const char *session, const char *members)
 }
 
 void assign(struct world *w, int32_t partition, int64_t offset, const char *metadata)
+{
+    assign_only(w, partition, offset, metadata);
+    advance(w, ANNOUNCED_MS);
+}
+
+void assign_only(struct world *w, int32_t partition, int64_t offset, const char *metadata)
 {
     struct input in = {.kind = IN_ASSIGNED,
                        .assigned = {.partition = partition,
@@ -352,8 +362,9 @@ void advance(struct world *w, uint64_t ms)
 
 void answer(struct world *w, const struct say *say)
 {
+    int status = say->status ? say->status : 200;
     struct reply r = {
-        .fault = say->fault, .status = say->fault ? 0 : 200, .body = "", .more = say->more};
+        .fault = say->fault, .status = say->fault ? 0 : status, .body = "", .more = say->more};
     struct input in = {.kind = IN_REPLY, .reply = {.call = w->current.id, .reply = &r}};
     assert_true(w->current.id != 0);
     if (!say->more)

@@ -28,8 +28,9 @@
 #define PARTITIONS 4
 #define CALLS_MAX 4096
 #define CALL_TEXT 160
+#define ANNOUNCED_MS 25 /* after an assignment: its first batch is over, and so is its rest */
 
-enum fake_scope { SCOPE_CREATES, SCOPE_GENERAL };
+enum fake_scope { SCOPE_GENERAL, SCOPE_CREATES };
 
 struct say { /* what an answer means */
     enum verdict verdict;
@@ -42,6 +43,7 @@ struct say { /* what an answer means */
     const struct rate *rate;
     bool more;         /* of a stream: it goes on */
     enum fault fault;  /* of the reply itself; for metrics only */
+    int status;        /* likewise; 0: 200 */
     const char *boxes; /* of a list: boxes with ';' between them */
     const char *next;  /* of a list: the next cursor */
 };
@@ -79,6 +81,8 @@ struct world {
     const struct batch *batch; /* to be committed */
     uint64_t batch_ns;         /* when it was begun */
     bool hold_hints;           /* a batch without messages is not committed by itself */
+    bool parsed;               /* the last record was */
+    bool parse_all;            /* whatever the core says */
     int32_t released[PARTITIONS];
     size_t n_released, releases;
     unsigned progress;
@@ -113,7 +117,9 @@ void job_at(struct world *, int32_t partition, int64_t offset, const char *what,
             const char *session, const char *members);
 void record_at(struct world *, int32_t partition, int64_t offset, const char *key,
                const char *value);
+/* Assigned and opened, 25 ms later; `only`: the batch with its strike is still to come. */
 void assign(struct world *, int32_t partition, int64_t offset, const char *metadata);
+void assign_only(struct world *, int32_t partition, int64_t offset, const char *metadata);
 void assign_started(struct world *, int32_t partition, int64_t offset, int64_t highest_started);
 void revoke(struct world *, int32_t partition);
 void lose(struct world *, int32_t partition);
@@ -157,11 +163,14 @@ void expect_failed(struct world *, const char *session, const char *code, const 
 
 /* The job of a session whose create is out fails for good; its result is ready. */
 void fail_now(struct world *, const char *session);
-/* From the create call on to the batch with the ready event; the box is called `id`. */
+/* From the create call on: to the look whether it has started, to the first probe, to the batch
+ * with the ready event; the box is called `id`. */
+void to_start(struct world *, const char *session, const char *id);
 void to_probe(struct world *, const char *session, const char *id);
 void to_ready(struct world *, const char *session, const char *id);
-/* From probe to the batch. */
+/* From the first probe to the batch; of a box that needs no KEEP. */
 void probe_to_ready(struct world *, const char *session, const char *id);
+void kept_to_ready(struct world *, const char *session, const char *id);
 
 struct core_status status_of(const struct world *);
 /* "queued", "parked", …; NULL: no such job. */

@@ -212,13 +212,18 @@ void fail_now(struct world *w, const char *session)
     refuse(w, ERR_FORBIDDEN);
 }
 
-void to_probe(struct world *w, const char *session, const char *id)
+void to_start(struct world *w, const char *session, const char *id)
 {
     char *name = xasprintf("fleet.%s", session);
     expect_about(w, "create", name);
     free(name);
     made(w, id);
     expect_about(w, "start", id);
+}
+
+void to_probe(struct world *w, const char *session, const char *id)
+{
+    to_start(w, session, id);
     done(w, RUNS);
     expect_about(w, "launch", id);
     done(w, SERVER);
@@ -231,6 +236,15 @@ void probe_to_ready(struct world *w, const char *session, const char *id)
     done(w, ANSWERS);
     expect_about(w, "keep", id);
     done(w, KEPT);
+    expect_about(w, "probe", id);
+    done(w, ACCEPTS);
+    expect_event(w, session, "session-ready");
+}
+
+void kept_to_ready(struct world *w, const char *session, const char *id)
+{
+    expect_about(w, "probe", id);
+    done(w, ANSWERS);
     expect_about(w, "probe", id);
     done(w, ACCEPTS);
     expect_event(w, session, "session-ready");

@@ -252,7 +252,7 @@ static void fake_answer_key(const struct provider *p, const struct reply *r, str
 const struct provider_ops fake_ops = {
     .type = "fake",
     .unique_names = true,
-    .scopes = {{"creates", true}, {"general", false}},
+    .scopes = {[SCOPE_GENERAL] = {"general", false}, [SCOPE_CREATES] = {"creates", true}},
     .n_scopes = 2,
     .box_new = fake_box_new,
     .box_free = fake_box_free,

@@ -210,9 +210,7 @@ static void test_429_holds_the_scope_back(void **state)
     const struct rate blocked = {
         .retry_after_ms = 5000, .limit = 600, .remaining = 0, .reset_s = -1};
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     ANSWER(w, .verdict = AGAIN, .after_ms = 10, .code = ERR_RATE_LIMITED, .rate = &blocked);
     stop(w, "S2", "");
     start(w, "S3", ""); /* creates are another scope */
@@ -246,9 +244,7 @@ static void test_rate_limited_to_the_end(void **state)
 static void key_refused(struct world *w)
 {
     start(w, "S1", "'timeouts':{'create':3000},'timeout_seconds':3000");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_UNAUTHORIZED, .rate = &refused_key);
     assert_true(status_of(w).unauthorized);
     assert_false(w->open[0]);
@@ -307,6 +303,39 @@ static void test_jobs_in_flight_end_with_their_time(void **state)
     expect_field(w, "error.message", "the key was refused");
 }
 
+/* Its step's limit, 120 s, does not run meanwhile. */
+static void test_a_step_has_its_time_again_with_the_key(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'timeout_seconds':1000");
+    to_start(w, "S1", "b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_UNAUTHORIZED, .rate = &refused_key);
+    advance(w, 300000);
+    expect_no_event(w, "S1");
+    expect_call(w, "key daytona");
+    done(w, 0);
+    expect_call(w, "start b1");
+    advance(w, 119999);
+    expect_no_event(w, "S1");
+    advance(w, 1);
+    expect_failed(w, "S1", "unauthorized", "create", "scheduled"); /* what it waited for last */
+}
+
+/* After KEPT there is no deadline: then the step's limit is what ends it. */
+static void test_after_kept_the_limit_runs_without_a_key(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    to_probe(w, "S1", "b1");
+    done(w, ANSWERS);
+    expect_call(w, "keep b1");
+    ANSWER(w, .verdict = AGAIN, .set = KEPT, .after_ms = 1000, .rate = &refused_key,
+           .box = "kept certain");
+    expect_call(w, "probe b1");
+    advance(w, 60000);
+    expect_failed(w, "S1", "server_timeout", "probe", "kept");
+}
+
 static void test_probes_need_no_key(void **state)
 {
     struct world *w = *state;
@@ -358,6 +387,8 @@ int main(void)
         WORLD_TEST(test_a_refused_key_stops_everything),
         WORLD_TEST(test_who_is_parked_waits_for_the_key_too),
         WORLD_TEST(test_jobs_in_flight_end_with_their_time),
+        WORLD_TEST(test_a_step_has_its_time_again_with_the_key),
+        WORLD_TEST(test_after_kept_the_limit_runs_without_a_key),
         WORLD_TEST(test_probes_need_no_key),
         WORLD_TEST(test_one_key_of_two_stops_the_taking),
     };

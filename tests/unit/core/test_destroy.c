@@ -307,11 +307,7 @@ static void test_what_is_ready_meanwhile_is_not_stopped(void **state)
     found(w, "b1 ours kept runs");
     expect_call(w, "launch b1");
     done(w, SERVER);
-    expect_call(w, "probe b1");
-    done(w, ANSWERS);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    kept_to_ready(w, "S1", "b1");
     committed(w);
     expect_over(w);
 }

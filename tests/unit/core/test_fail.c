@@ -49,11 +49,7 @@ static void test_its_own_kept_one_goes_on_to_ready(void **state)
     done(w, RUNS);
     expect_call(w, "launch b1");
     done(w, SERVER);
-    expect_call(w, "probe b1");
-    done(w, ANSWERS);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    kept_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "created");
 }
 
@@ -375,9 +371,7 @@ static void test_keep_not_of_one_in_error(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'on_failure':'keep'");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     ANSWER(w, .verdict = REFUSE, .code = ERR_START_FAILED, .box = "error");
     expect_failed(w, "S1", "start_failed", "create", "scheduled");
 }

@@ -54,9 +54,7 @@ static void test_a_stop_cancels_what_waits(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     again(w, 5000);
     stop(w, "S1", ""); /* at once, since nothing is under way */
     expect_failed(w, "S1", "cancelled", "create", "scheduled");
@@ -175,9 +173,7 @@ static void test_cancelled_with_two_slots(void **state)
     struct world *w = *state;
     w->beside = 1 << LAUNCH;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     done(w, RUNS);
     stop(w, "S1", "");
     expect_call(w, "launch b1");

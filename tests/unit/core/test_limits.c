@@ -64,9 +64,7 @@ static void test_launch_has_the_same_limit(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'timeouts':{'launch':20}");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     done(w, RUNS);
     advance(w, 20000);
     expect_failed(w, "S1", "launch_failed", "launch", "scheduled");

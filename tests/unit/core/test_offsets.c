@@ -34,6 +34,7 @@ static void assert_same(const struct offsets *x, const struct offsets *y)
     assert_int_equal(x->high, y->high);
     assert_int_equal(x->highest_started, y->highest_started);
     assert_int_equal(x->suspect, y->suspect);
+    assert_int_equal(x->limit, y->limit);
     assert_int_equal(x->strikes, y->strikes);
     assert_memory_equal(x->ring, y->ring, sizeof x->ring);
 }
@@ -146,12 +147,13 @@ static void test_text_keeps_everything(void **state)
     offsets_init(&a, INT64_C(9000000000000));
     a.highest_started = a.watermark + 77;
     a.suspect = a.watermark + 3;
+    a.limit = a.watermark + 64;
     a.strikes = 2;
     round_trip(&a);
     assert_same(&a, &b);
     offsets_done(&a, a.watermark + 1);
     offsets_done(&a, a.watermark + 23999);
-    assert_true(round_trip(&a) < 60); /* two runs of each kind */
+    assert_true(round_trip(&a) < 70); /* two runs of each kind */
     assert_same(&a, &b);
 }
 
@@ -163,7 +165,7 @@ static void test_text_always_fits(void **state)
     for (unsigned one_in = 1; one_in <= 24; one_in++) {
         offsets_init(&a, (int64_t)rng_below(&r, 1000000));
         a.highest_started = INT64_MAX;
-        a.suspect = a.watermark;
+        a.suspect = a.limit = a.watermark;
         a.strikes = 255;
         for (int64_t i = 1; i < OFFSETS_WINDOW; i++)
             if (rng_below(&r, one_in) == 0)
@@ -179,7 +181,7 @@ static void test_the_worst_patterns_fit(void **state)
     (void)state;
     for (int64_t step = 2; step < 40; step++) {
         offsets_init(&a, step * 1000);
-        a.highest_started = a.suspect = INT64_MAX;
+        a.highest_started = a.suspect = a.limit = INT64_MAX;
         for (int64_t i = 1; i < OFFSETS_WINDOW; i += step)
             offsets_done(&a, a.watermark + i);
         offsets_done(&a, a.watermark + OFFSETS_WINDOW - 1);
@@ -198,7 +200,7 @@ static void test_the_form_is_stable(void **state)
     offsets_done(&a, 7);
     buf_init(&text, OFFSETS_TEXT_MAX);
     offsets_encode(&a, &text);
-    assert_string_equal(buf_text(&text), "1QEAAAkAAAAAAAAA//////////95oz8cBA==");
+    assert_string_equal(buf_text(&text), "1QEAAAAJAAAAAAAAAP/////////////////////jmNbRBA==");
     buf_done(&text);
 }
 
@@ -245,33 +247,48 @@ static void test_foreign_metadata_is_refused(void **state)
     assert_refused(3, longer);
 }
 
-/* A text with a right checksum around any body, for watermark 0. */
-static bool body_is_read(unsigned encoding, const uint8_t *body, size_t n)
+#define HEADER 33
+
+/* Read into b: a text of this header and body, with the right checksum, for watermark 0. */
+static bool is_read(uint8_t *raw, size_t n)
 {
-    static uint8_t raw[8192];
+    static uint8_t seen[8192]; /* by the checksum: watermark 0, header without itself, body */
     struct buf text;
-    memset(raw, 0, sizeof raw);
-    raw[0] = 0xd5;
-    raw[1] = 1;
-    raw[2] = (uint8_t)encoding;
-    memset(raw + 4, 0xff, 16);
-    memcpy(raw + 24, body, n);
-    uint8_t seen[8 + 20 + 8192] = {0}; /* watermark 0, header, body */
-    memcpy(seen + 8, raw, 20);
-    memcpy(seen + 28, body, n);
+    memset(seen, 0, 8);
+    memcpy(seen + 8, raw, HEADER - 4);
+    memcpy(seen + 8 + HEADER - 4, raw + HEADER, n - HEADER);
     uint32_t crc = UINT32_MAX;
-    for (size_t i = 0; i < 28 + n; i++) {
+    for (size_t i = 0; i < 4 + n; i++) {
         crc ^= seen[i];
         for (int k = 0; k < 8; k++)
             crc = crc & 1 ? crc >> 1 ^ UINT32_C(0xedb88320) : crc >> 1;
     }
     for (unsigned i = 0; i < 4; i++)
-        raw[20 + i] = (uint8_t)(~crc >> (8 * i));
-    buf_init(&text, sizeof raw * 2);
-    base64_encode(raw, 24 + n, &text);
+        raw[HEADER - 4 + i] = (uint8_t)(~crc >> (8 * i));
+    buf_init(&text, 2 * sizeof seen);
+    base64_encode(raw, n, &text);
     bool ok = offsets_decode(&b, 0, buf_text(&text));
     buf_done(&text);
     return ok;
+}
+
+static uint8_t *header(unsigned version, unsigned encoding, unsigned skipped)
+{
+    static uint8_t raw[8192];
+    memset(raw, 0, sizeof raw);
+    raw[0] = 0xd5;
+    raw[1] = (uint8_t)version;
+    raw[2] = (uint8_t)encoding;
+    raw[4] = (uint8_t)skipped;
+    memset(raw + 5, 0xff, 24);
+    return raw;
+}
+
+static bool body_is_read(unsigned encoding, const uint8_t *body, size_t n)
+{
+    uint8_t *raw = header(1, encoding, 0);
+    memcpy(raw + HEADER, body, n);
+    return is_read(raw, HEADER + n);
 }
 
 static void test_bodies_that_lie_are_refused(void **state)
@@ -287,6 +304,28 @@ static void test_bodies_that_lie_are_refused(void **state)
     assert_false(body_is_read(1, wide, sizeof wide));
     assert_false(body_is_read(1, beyond, sizeof beyond));
     assert_false(body_is_read(2, zeros, 1));
+}
+
+/* While a group is upgraded. */
+static void test_what_a_later_version_adds_is_skipped(void **state)
+{
+    (void)state;
+    uint8_t *raw = header(1, 0, 3);
+    memcpy(raw + HEADER, "new\x06", 4);
+    assert_true(is_read(raw, HEADER + 4));
+    assert_int_equal(offsets_done_above(&b), 2);
+    assert_true(offsets_is_done(&b, 1) && offsets_is_done(&b, 2));
+    assert_true(is_read(raw, HEADER + 3)); /* and nothing behind it */
+    assert_int_equal(offsets_done_above(&b), 0);
+    assert_false(is_read(raw, HEADER + 2)); /* not all of it */
+}
+
+static void test_another_version_is_refused(void **state)
+{
+    (void)state;
+    assert_true(is_read(header(1, 0, 0), HEADER));
+    assert_false(is_read(header(0, 0, 0), HEADER));
+    assert_false(is_read(header(2, 0, 0), HEADER));
 }
 
 int main(void)
@@ -307,6 +346,8 @@ int main(void)
         cmocka_unit_test(test_damage_is_noticed),
         cmocka_unit_test(test_foreign_metadata_is_refused),
         cmocka_unit_test(test_bodies_that_lie_are_refused),
+        cmocka_unit_test(test_what_a_later_version_adds_is_skipped),
+        cmocka_unit_test(test_another_version_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

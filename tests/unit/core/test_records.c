@@ -91,6 +91,7 @@ static void test_the_log_begins_again(void **state)
     expect_call(w, "create fleet.S1"); /* what was started was another log's */
     assert_int_equal(metric_value(M_OFFSETS_REPLAYED, 0), 1);
     fail_now(w, "S1");
+    expect_batch(w, 1);
     expect_offset(w, 0, 1);
     committed(w);
     job_at(w, 0, 1, "start", "S2", "");

@@ -96,9 +96,7 @@ static void test_a_second_slot_runs_beside(void **state)
     struct world *w = *state;
     w->beside = 1 << LAUNCH | 1 << PROBE;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     done(w, RUNS);
     expect_calls(w, 2);
     expect_call(w, "launch+ b1");
@@ -137,9 +135,7 @@ static void test_a_stream_is_heard_until_it_says_something(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     ANSWER(w, .more = true);
     expect_calls(w, 1); /* the same call goes on */
     ANSWER(w, .more = true, .set = RUNS, .box = "runs");
@@ -281,9 +277,7 @@ static void test_a_provider_without_words_is_a_bug(void **state)
     struct world *w = *state;
     w->dumb = 1 << LAUNCH;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     done(w, RUNS);
     expect_failed(w, "S1", "internal", "launch", "scheduled");
 }
@@ -293,9 +287,7 @@ static void test_what_cannot_be_said_fails(void **state)
     struct world *w = *state;
     w->unsayable = 1 << LAUNCH;
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    made(w, "b1");
-    expect_call(w, "start b1");
+    to_start(w, "S1", "b1");
     done(w, RUNS);
     expect_failed(w, "S1", "bad_command", "launch", "scheduled");
     expect_field(w, "error.message", "it cannot be said");

@@ -201,6 +201,22 @@ static void a_connection_that_breaks_costs_the_producer(void **state)
     world_free(w);
 }
 
+/* librdkafka tells the same error of a broker twice, then not for a while: the third might come in a
+ * transaction. */
+static void a_connection_that_breaks_between_batches_costs_it_too(void **state)
+{
+    (void)state;
+    struct world *w = world_new(EXACTLY_ONCE);
+    assert_int_equal(commit(w), 1);
+    rd_kafka_mock_broker_set_down(w->mock, 1);
+    timer_arm(w->limit, loop_now_ns() + 2 * NS_PER_S); /* the idle thread serves its producer */
+    loop_run(w->loop);
+    rd_kafka_mock_broker_set_up(w->mock, 1);
+    assert_int_equal(commit(w), 1);
+    assert_int_equal(metric_value(M_PRODUCERS_MADE, 0), 2);
+    world_free(w);
+}
+
 static void a_fatal_error_costs_the_producer_and_no_more(void **state)
 {
     (void)state;
@@ -299,6 +315,7 @@ int main(void)
         cmocka_unit_test(a_member_that_is_no_more_is_refused),
         cmocka_unit_test(what_passes_is_waited_for),
         cmocka_unit_test(a_connection_that_breaks_costs_the_producer),
+        cmocka_unit_test(a_connection_that_breaks_between_batches_costs_it_too),
         cmocka_unit_test(a_fatal_error_costs_the_producer_and_no_more),
         cmocka_unit_test(fenced_twice_in_a_row_ends_the_worker),
         cmocka_unit_test(a_call_that_hangs_ends_the_worker),
