@@ -311,7 +311,8 @@ class Alone(Case):
     def test_every_verb_says_when_no_broker_answers(self):
         nobody = f"127.0.0.1:{harness.free_port()}"
         verbs = (["start", "S1", "--snapshot", "x"], ["submit", "-"], ["stop", "S1"], ["delete", "S1"],
-                 ["watch"], ["check"])
+                 ["watch"], ["check"], ["sessions"], ["explain", "S1"], ["dlq", "list"], ["dlq", "show"],
+                 ["dlq", "replay", "--all"], ["dlq", "replay", "--all", "--dry-run"])
         with concurrent.futures.ThreadPoolExecutor(len(verbs)) as pool:
             ended = pool.map(lambda args: self.ctl(*args, "-b", nobody), verbs)
         for args, (code, lines, said) in zip(verbs, ended):
@@ -321,7 +322,7 @@ class Alone(Case):
                 self.assertIn("Connection refused", said + "\n".join(lines))
 
     def test_help_is_one_screen(self):
-        for verb in ("start", "submit", "stop", "delete", "watch", "check"):
+        for verb in ("start", "submit", "stop", "delete", "watch", "check", "sessions", "explain", "top", "dlq"):
             code, lines, _ = self.ctl(verb, "--help")
             self.assertEqual(code, OK)
             self.assertLess(len(lines), 32)

@@ -10,9 +10,9 @@
 
 #include "common/json.h"
 #include "common/xalloc.h"
-#include "worker/ctl/event.h"
 #include "worker/ctl/reader.h"
 #include "worker/ctl/report.h"
+#include "worker/ctl/text.h"
 #include "worker/io/kafka.h"
 
 #define DEFAULT_PARTITIONS 12
@@ -42,9 +42,9 @@ static const struct option options[] = {
 static const struct {
     const char *word, *colour;
 } marks[] = {
-    [REPORT_OK] = {"ok", "\033[32m"},
-    [REPORT_NOTE] = {"note", "\033[33m"},
-    [REPORT_FAIL] = {"FAIL", "\033[31m"},
+    [REPORT_OK] = {"ok", GREEN},
+    [REPORT_NOTE] = {"note", YELLOW},
+    [REPORT_FAIL] = {"FAIL", RED},
 };
 
 static void add_json(struct buf *line, enum report_mark mark, const char *what,
@@ -71,9 +71,8 @@ void report_line(struct report *r, enum report_mark mark, const char *what, cons
     if (r->view.json) {
         add_json(&line, mark, what, &text);
     } else {
-        bool colour = r->view.colour;
-        buf_addf(&line, "%s%-4s%s  ", colour ? marks[mark].colour : "", marks[mark].word,
-                 colour ? "\033[0m" : "");
+        add_painted(&line, r->view.colour, marks[mark].colour, marks[mark].word);
+        buf_addf(&line, "%*s", 6 - (int)strlen(marks[mark].word), "");
         add_safe(&line, what, strlen(what));
         buf_addf(&line, "%*s", MAX(2, 26 - (int)strlen(what)), "");
         add_safe(&line, buf_text(&text), text.len);

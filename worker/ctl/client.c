@@ -9,12 +9,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "worker/io/kafka.h"
 
 #define ASK_SLICE_MS 1000
-#define REFUSED_MS 3000  /* a broker that is being restarted gets that long */
+#define REFUSED_MS 3000 /* a broker that is being restarted gets that long */
+#define SETTLING_US 100000
 #define SETTLING_MS 3000 /* a topic that was just made may not be known to every broker */
 #define WHERE "is Kafka running there? -b or kafka.brokers says where"
 #define MAKE "sessionctl check --create-topics makes it"
@@ -205,6 +207,40 @@ enum ctl_exit client_topic(struct client *c, const char *topic, int *partitions,
     snprintf(why, WHY_SIZE,
              "topic %.100s does not exist: sessionctl check --create-topics makes it", topic);
     return CTL_FAILED;
+}
+
+/* ---- where topics end ---- */
+
+static rd_kafka_resp_err_t ask_ends(struct client *c, rd_kafka_topic_partition_list_t *list)
+{
+    for (int i = 0; i < list->cnt; i++)
+        list->elems[i].offset = RD_KAFKA_OFFSET_END; /* as a time: "the latest" */
+    rd_kafka_resp_err_t err = rd_kafka_offsets_for_times(c->rk, list, KAFKA_TIMEOUT_MS);
+    for (int i = 0; i < list->cnt && !err; i++)
+        err = list->elems[i].err;
+    return err;
+}
+
+/* True of a topic that was just made, and of one whose leaders are moving. */
+static bool is_settling(rd_kafka_resp_err_t err)
+{
+    return err == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION ||
+           err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+           err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+           err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
+           err == RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH ||
+           err == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+}
+
+rd_kafka_resp_err_t client_ends(struct client *c, rd_kafka_topic_partition_list_t *list)
+{
+    uint64_t until = now_ms() + KAFKA_TIMEOUT_MS;
+    rd_kafka_resp_err_t err = ask_ends(c, list);
+    while (is_settling(err) && now_ms() < until) {
+        usleep(SETTLING_US);
+        err = ask_ends(c, list);
+    }
+    return err;
 }
 
 /* ---- making topics ---- */

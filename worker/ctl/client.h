@@ -48,6 +48,10 @@ enum ctl_exit client_partitions(struct client *, const char *topic, int *partiti
 /* The same where the topic must be there. */
 enum ctl_exit client_topic(struct client *, const char *topic, int *partitions, char why[WHY_SIZE]);
 
+/* Sets the offset of every element to the end of its partition (of what is committed, when the
+ * handle reads that), in one request per broker. */
+rd_kafka_resp_err_t client_ends(struct client *, rd_kafka_topic_partition_list_t *);
+
 /* Makes a topic. One that is there by now is fine. -1: the broker's own default. */
 struct topic_plan {
     const char *name;

@@ -2,7 +2,7 @@
  *
  * stdout carries results only, one line each and flushed at once, so that it can be piped into
  * anything; what went wrong goes to stderr, in one line that says what to do. Nothing foreign
- * reaches either without passing add_safe() or event_json(). */
+ * reaches either without passing add_safe() or add_json_line(). */
 #include "worker/ctl/ctl.h"
 
 #include <errno.h>
@@ -16,10 +16,12 @@
 #include "common/log.h"
 #include "common/xalloc.h"
 #include "worker/ctl/event.h"
+#include "worker/ctl/text.h"
 
-#define LINE_MAX_BYTES 4000000 /* above any record with every byte escaped */
+#define ESCAPED_MAX 6 /* bytes that one may become */
 #define COMPLAINT_MAX 4000
 #define ERRORS_MAX 20000
+#define ASK_MS 3000
 
 void complain(const char *fmt, ...)
 {
@@ -36,6 +38,15 @@ void complain(const char *fmt, ...)
     buf_done(&line);
 }
 
+void say_json(const struct buf *json)
+{
+    struct buf line;
+    buf_init(&line, ESCAPED_MAX * json->len + 1);
+    add_json_line(&line, buf_text(json), json->len);
+    say(&line);
+    buf_done(&line);
+}
+
 void say(const struct buf *line)
 {
     fwrite(buf_text(line), 1, line->len, stdout);
@@ -47,6 +58,13 @@ uint64_t now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
+}
+
+uint64_t wall_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
 }
 
@@ -94,12 +112,52 @@ bool ctl_client_config(const struct common *c, struct config *cfg)
     return ok;
 }
 
+bool ctl_since(const char *text, uint64_t *since_ms)
+{
+    *since_ms = 0;
+    if (!text || parse_since(text, wall_ms(), since_ms))
+        return true;
+    complain("--since must be such as 90s, 10m, 2h, 3d or 2026-11-24T08:00:00Z (is %s)", text);
+    return false;
+}
+
+/* ---- workers ---- */
+
+/* One that was not given is tried only where a file says that it is of this very deployment. */
+void ctl_admins(const struct common *c, const struct texts *given, const struct config *cfg,
+                struct admins *out)
+{
+    *out = (struct admins){.told = given->n > 0};
+    for (size_t i = 0; i < given->n; i++)
+        texts_add(&out->addresses, given->items[i]);
+    if (given->n == 0 && c->file && *cfg->admin.listen) {
+        out->ours = dial_address(cfg->admin.listen);
+        texts_add(&out->addresses, out->ours);
+    }
+}
+
+void admins_done(struct admins *a)
+{
+    texts_done(&a->addresses);
+    free(a->ours);
+}
+
+struct worker_answer *admins_ask(const struct admins *a)
+{
+    struct worker_answer *answers = ask_workers(&a->addresses, ASK_MS);
+    for (size_t i = 0; i < a->addresses.n; i++)
+        if (!answers[i].page && a->told)
+            complain("%s: %s: -a takes the admin.listen of a worker", answers[i].address,
+                     answers[i].error);
+    return answers;
+}
+
 /* ---- events ---- */
 
 struct view ctl_view(const struct common *c)
 {
-    const char *term = getenv("TERM");
-    bool dumb = getenv("NO_COLOR") || !term || strcmp(term, "dumb") == 0;
+    const char *term = getenv("TERM"), *no = getenv("NO_COLOR");
+    bool dumb = (no && *no) || !term || strcmp(term, "dumb") == 0;
     return (struct view){.json = c->output && strcmp(c->output, "json") == 0,
                          .colour = !dumb && isatty(STDOUT_FILENO)};
 }
@@ -111,9 +169,9 @@ void ctl_show(const struct view *v, const cJSON *event, const char *text, size_t
         complain("passed over a record of %zu bytes that is no event", len);
         return;
     }
-    buf_init(&line, LINE_MAX_BYTES);
+    buf_init(&line, ESCAPED_MAX * len + COMPLAINT_MAX); /* and our own words */
     if (v->json)
-        event_json(text, len, &line);
+        add_json_line(&line, text, len);
     else
         event_text(event, v->colour, &line);
     say(&line);

@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "common/config.h"
+#include "worker/ctl/ask.h"
 #include "worker/ctl/options.h"
 
 enum ctl_exit {
@@ -33,7 +34,8 @@ struct verb {
     size_t max_operands;
     enum ctl_exit (*run)(void *args);
 };
-extern const struct verb verb_start, verb_submit, verb_stop, verb_delete, verb_watch, verb_check;
+extern const struct verb verb_start, verb_submit, verb_stop, verb_delete, verb_watch, verb_check,
+    verb_sessions, verb_top, verb_explain, verb_dlq;
 
 /* Reads the configuration as a client of the topics, which needs no provider's key; with `worker`
  * as session-worker does. False: cfg holds nothing and errors one line per mistake. */
@@ -42,6 +44,21 @@ MUST_USE bool ctl_config(const struct common *, bool worker, struct config *cfg,
 
 /* The same as a client, mistakes told on stderr. */
 MUST_USE bool ctl_client_config(const struct common *, struct config *cfg);
+
+/* --since as milliseconds since 1970 (NULL: 0). False: complained. */
+MUST_USE bool ctl_since(const char *text, uint64_t *since_ms);
+
+/* The workers that can be asked what is in flight: those of -a, or quietly the one of the
+ * configuration file, if there is a file. */
+struct admins {
+    struct texts addresses;
+    char *ours; /* owned */
+    bool told;  /* by -a: one that does not answer is complained of */
+};
+void ctl_admins(const struct common *, const struct texts *given, const struct config *,
+                struct admins *out);
+struct worker_answer *admins_ask(const struct admins *); /* one for each address; answers_free */
+void admins_done(struct admins *);
 
 /* How events are shown. */
 struct view {
@@ -63,7 +80,13 @@ void say(const struct buf *line);
  * Owned. */
 char *read_text(const char *path, size_t max);
 
+/* The same of a JSON text, made harmless for a terminal. */
+void say_json(const struct buf *json);
+
 /* Milliseconds of the monotonic clock. */
 uint64_t now_ms(void);
+
+/* Milliseconds since 1970. */
+uint64_t wall_ms(void);
 
 #endif

@@ -11,12 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #include "common/json.h"
 #include "common/maps.h"
 #include "common/xalloc.h"
 #include "worker/ctl/event.h"
+#include "worker/ctl/text.h"
 
 #define SLICE_MS 100
 #define GRACE_SECONDS 30 /* beyond the job's own time-out */
@@ -49,10 +49,8 @@ static void pending_free(struct pending *p)
 static void show_sent(const struct dispatch *d, const struct pending *p)
 {
     struct buf line;
-    struct timeval now;
     char time[TIME_TEXT_SIZE];
-    gettimeofday(&now, NULL);
-    format_time_ms((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_usec / 1000, time);
+    format_time_ms(wall_ms(), time);
     buf_init(&line, 4096);
     if (d->view.json) {
         buf_addf(&line, "{\"type\":\"sent\",\"time\":\"%s\",\"session_id\":", time);
@@ -122,8 +120,13 @@ enum ctl_exit dispatch_send(struct dispatch *d, const char *session_id, const ch
     CLEANUP(free_ptr) char *ce_type = d->how->cloudevents ? cloudevent_type(json, len) : NULL;
     struct pending *p = xcalloc(1, sizeof *p);
     p->session_id = xstrdup(session_id ? session_id : "-");
-    struct parcel parcel = {
-        .key = session_id, .value = json, .value_len = len, .ce_type = ce_type, .tag = p};
+    struct parcel parcel = {.key = session_id,
+                            .key_len = session_id ? strlen(session_id) : 0,
+                            .value = json,
+                            .value_len = len,
+                            .partition = RD_KAFKA_PARTITION_UA,
+                            .ce_type = ce_type,
+                            .tag = p};
     enum ctl_exit code = sender_send(&d->sender, &parcel, why);
     if (code) {
         complain("%s: %s", p->session_id, why);

@@ -10,66 +10,12 @@
 #include <string.h>
 
 #include "common/json.h"
-
-#define GREEN "\033[32m"
-#define RED "\033[31m"
-#define DIM "\033[2m"
-#define PLAIN "\033[0m"
+#include "worker/ctl/text.h"
 
 struct writer {
     const cJSON *event;
     struct buf *out;
 };
-
-/* The code point of the n bytes at p; n is from utf8_char(). */
-static uint32_t code_point(const char *p, size_t n)
-{
-    uint32_t c = (unsigned char)p[0] & (n == 1 ? 0x7fu : 0xffu >> (n + 1));
-    for (size_t i = 1; i < n; i++)
-        c = c << 6 | ((unsigned char)p[i] & 0x3f);
-    return c;
-}
-
-static bool is_control(uint32_t c)
-{
-    return c < 0x20 || (c >= 0x7f && c < 0xa0);
-}
-
-/* Line separators, marks and overrides of the writing direction: they make a line look like another
- * one. */
-static bool is_deceptive(uint32_t c)
-{
-    return c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
-           (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
-}
-
-void add_safe(struct buf *out, const char *text, size_t len)
-{
-    for (size_t i = 0, n; i < len; i += n ? n : 1) {
-        n = utf8_char(text + i, len - i);
-        uint32_t c = n ? code_point(text + i, n) : (unsigned char)text[i];
-        if (n == 0 || is_control(c))
-            buf_addf(out, "\\x%02x", (unsigned)c);
-        else if (is_deceptive(c))
-            buf_addf(out, "\\u{%04x}", (unsigned)c);
-        else
-            buf_add(out, text + i, n);
-    }
-}
-
-void event_json(const char *text, size_t len, struct buf *out)
-{
-    for (size_t i = 0, n; i < len; i += n ? n : 1) {
-        n = utf8_char(text + i, len - i);
-        uint32_t c = n ? code_point(text + i, n) : 0xfffd;
-        if (c == '\n' || c == '\r' || c == '\t') /* between tokens: strings cannot hold them */
-            buf_addc(out, ' ');
-        else if (n == 0 || is_control(c) || is_deceptive(c))
-            buf_addf(out, "\\u%04x", (unsigned)c);
-        else
-            buf_add(out, text + i, n);
-    }
-}
 
 static void add_text(struct writer *w, const char *before, const char *text, const char *after)
 {
@@ -82,21 +28,21 @@ static void add_text(struct writer *w, const char *before, const char *text, con
 
 /* ---- one word and what follows it ---- */
 
-static const char *ready_url(const cJSON *event)
+const char *event_url(const cJSON *event)
 {
-    const cJSON *sandbox = json_get(event, "sandbox");
     const char *url = json_str(json_get(event, "server"), "url", NULL);
-    const cJSON *urls = json_get(sandbox, "exposed_urls");
+    const cJSON *urls = json_get(json_get(event, "sandbox"), "exposed_urls");
     if (!url && cJSON_IsArray(urls) && urls->child)
         url = json_str(urls->child, "url", NULL);
-    return url ? url : json_str(sandbox, "id", "");
+    return url;
 }
 
 static void add_ready(struct writer *w)
 {
     const cJSON *sandbox = json_get(w->event, "sandbox");
     int64_t total = json_int(json_get(w->event, "timings_ms"), "total", -1);
-    add_text(w, "", ready_url(w->event), "");
+    const char *url = event_url(w->event);
+    add_text(w, "", url ? url : json_str(sandbox, "id", ""), "");
     add_text(w, "  ", json_str(sandbox, "outcome", ""), "");
     if (total >= 0)
         buf_addf(w->out, " in %.1f s", (double)total / 1000);
@@ -177,13 +123,26 @@ enum event_end event_end(const cJSON *event)
     return k ? k->end : EVENT_FOREIGN;
 }
 
-void event_text(const cJSON *event, bool colour, struct buf *out)
+void event_word(const cJSON *event, bool colour, struct buf *out)
 {
     const struct kind *k = kind_of(event);
+    char word[16];
+    snprintf(word, sizeof word, "%-8s", k->word);
+    add_painted(out, colour, k->colour, word);
+}
+
+void event_detail(const cJSON *event, struct buf *out)
+{
     struct writer w = {event, out};
-    bool paint = colour && *k->colour;
+    kind_of(event)->add(&w);
+}
+
+void event_text(const cJSON *event, bool colour, struct buf *out)
+{
+    struct writer w = {event, out};
     add_text(&w, "", json_str(event, "time", "-"), "  ");
     add_text(&w, "", json_str(event, "session_id", "-"), "  ");
-    buf_addf(out, "%s%-8s%s  ", paint ? k->colour : "", k->word, paint ? PLAIN : "");
-    k->add(&w);
+    event_word(event, colour, out);
+    buf_adds(out, "  ");
+    event_detail(event, out);
 }

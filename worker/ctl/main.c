@@ -9,9 +9,20 @@
 #include "common/xalloc.h"
 #include "worker/ctl/ctl.h"
 
+/* clang-format off */
 static const struct verb *const verbs[] = {
-    &verb_start, &verb_submit, &verb_stop, &verb_delete, &verb_watch, &verb_check,
+    &verb_start,
+    &verb_submit,
+    &verb_stop,
+    &verb_delete,
+    &verb_watch,
+    &verb_sessions,
+    &verb_explain,
+    &verb_top,
+    &verb_dlq,
+    &verb_check,
 };
+/* clang-format on */
 
 /* clang-format off */
 static const struct option common_options[] = {

@@ -128,6 +128,14 @@ static bool store_int(const struct option *o, const char *text, void *at, char *
                 (long long)o->max);
 }
 
+static bool store_index(const struct option *o, const char *text, void *at, char *error)
+{
+    if (!store_int(o, text, at, error))
+        return false;
+    *(int64_t *)at += 1;
+    return true;
+}
+
 static bool store_rate(const struct option *o, const char *text, void *at, char *error)
 {
     return parse_rate(text, at) ||
@@ -135,9 +143,9 @@ static bool store_rate(const struct option *o, const char *text, void *at, char 
 }
 
 static bool (*const stores[])(const struct option *, const char *text, void *at, char *error) = {
-    [OPT_FLAG] = store_flag, [OPT_TEXT] = store_text, [OPT_CHOICE] = store_choice,
-    [OPT_JSON] = store_text, [OPT_LIST] = store_list, [OPT_INT] = store_int,
-    [OPT_RATE] = store_rate,
+    [OPT_FLAG] = store_flag,   [OPT_TEXT] = store_text, [OPT_CHOICE] = store_choice,
+    [OPT_JSON] = store_text,   [OPT_LIST] = store_list, [OPT_INT] = store_int,
+    [OPT_INDEX] = store_index, [OPT_RATE] = store_rate,
 };
 
 static bool store(const struct option *o, const char *text, void *args, char *error)

@@ -21,6 +21,7 @@ enum option_kind {
     OPT_JSON,   /* const char *, a JSON object */
     OPT_LIST,   /* struct texts: may be given several times */
     OPT_INT,    /* int64_t in [min, max]; 0: not given */
+    OPT_INDEX,  /* int64_t in [min, max], plus 1: 0 is a value, too; 0: not given */
     OPT_RATE,   /* double, per second: "5/s", "300/min", "5"; 0: not given */
 };
 

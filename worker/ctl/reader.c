@@ -8,42 +8,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-#define SETTLING_US 100000
-
-/* The end offset of each partition of the topic, in one request per broker. */
-static rd_kafka_resp_err_t ask_ends(struct client *c, rd_kafka_topic_partition_list_t *list)
-{
-    for (int i = 0; i < list->cnt; i++)
-        list->elems[i].offset = RD_KAFKA_OFFSET_END; /* as a time: "the latest" */
-    rd_kafka_resp_err_t err = rd_kafka_offsets_for_times(c->rk, list, KAFKA_TIMEOUT_MS);
-    for (int i = 0; i < list->cnt && !err; i++)
-        err = list->elems[i].err;
-    return err;
-}
-
-/* True of a topic that was just made, and of one whose leaders are moving. */
-static bool is_settling(rd_kafka_resp_err_t err)
-{
-    return err == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION ||
-           err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
-           err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-           err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
-           err == RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH ||
-           err == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
-}
-
-static rd_kafka_resp_err_t find_ends(struct client *c, rd_kafka_topic_partition_list_t *list)
-{
-    uint64_t until = now_ms() + KAFKA_TIMEOUT_MS;
-    rd_kafka_resp_err_t err = ask_ends(c, list);
-    while (is_settling(err) && now_ms() < until) {
-        usleep(SETTLING_US);
-        err = ask_ends(c, list);
-    }
-    return err;
-}
 
 static enum ctl_exit start(struct reader *r, size_t t, enum read_from from, char why[WHY_SIZE])
 {
@@ -51,7 +15,7 @@ static enum ctl_exit start(struct reader *r, size_t t, enum read_from from, char
     int n = r->topics[t].partitions;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
     rd_kafka_topic_partition_list_add_range(list, name, 0, n - 1);
-    rd_kafka_resp_err_t err = from == READ_FROM_END ? find_ends(&r->client, list) : 0;
+    rd_kafka_resp_err_t err = from == READ_FROM_END ? client_ends(&r->client, list) : 0;
     for (int i = 0; i < n && !err; i++) {
         int64_t at = from == READ_FROM_END ? list->elems[i].offset : RD_KAFKA_OFFSET_BEGINNING;
         if (rd_kafka_consume_start_queue(r->topics[t].rkt, i, at, r->queue) != 0)
@@ -93,7 +57,7 @@ enum ctl_exit reader_open(struct reader *r, const struct config *cfg,
     if (!code)
         r->queue = rd_kafka_queue_new(r->client.rk);
     for (size_t i = 0; i < READER_TOPICS && !code; i++)
-        if (*names[i])
+        if (names[i] && *names[i])
             code = add_topic(r, names[i], from, why);
     return code;
 }

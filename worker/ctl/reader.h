@@ -18,8 +18,8 @@ struct reader {
     size_t n;
 };
 
-/* names: "" is passed over. When it has returned CTL_OK with READ_FROM_END, nothing that is written
- * from now on is missed. Partitions added later are not read. */
+/* names: "" and NULL are passed over. When it has returned CTL_OK with READ_FROM_END, nothing that
+ * is written from now on is missed. Partitions added later are not read. */
 enum ctl_exit reader_open(struct reader *, const struct config *,
                           const char *const names[READER_TOPICS], enum read_from,
                           char why[WHY_SIZE]);
@@ -30,7 +30,8 @@ rd_kafka_message_t *reader_next(struct reader *, int timeout_ms);
 
 void reader_close(struct reader *); /* also when it was never opened */
 
-/* Is the record's header `name` exactly this text? Its ce_id names the job it is about. */
+/* The record's last header `name`, borrowed of it, without a NUL at its end. False: there is none,
+ * or it is null. */
 bool message_header(rd_kafka_message_t *, const char *name, const char **value, size_t *len);
 
 #endif

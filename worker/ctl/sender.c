@@ -36,10 +36,9 @@ enum ctl_exit sender_open(struct sender *s, const struct config *cfg, char why[W
         {"message.timeout.ms", SEND_TIMEOUT_TEXT},
     };
     static const struct client_role role = {RD_KAFKA_PRODUCER, ours, ARRAY_LEN(ours), on_delivered};
-    int partitions;
     enum ctl_exit code = client_open(&s->client, cfg, &role, why);
     if (!code)
-        code = client_topic(&s->client, cfg->topics.jobs, &partitions, why);
+        code = client_topic(&s->client, cfg->topics.jobs, &s->partitions, why);
     if (!code)
         s->topic = rd_kafka_topic_new(s->client.rk, cfg->topics.jobs, NULL);
     return code;
@@ -50,8 +49,19 @@ static void add_header(rd_kafka_headers_t *headers, const char *name, const char
     ASSERT(rd_kafka_header_add(headers, name, -1, value, -1) == RD_KAFKA_RESP_ERR_NO_ERROR);
 }
 
+static rd_kafka_headers_t *given_headers(const struct parcel *p)
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(p->n_headers);
+    for (size_t i = 0; i < p->n_headers; i++)
+        ASSERT(!rd_kafka_header_add(headers, p->headers[i].name, -1, p->headers[i].value,
+                                    (ssize_t)p->headers[i].len));
+    return headers;
+}
+
 static rd_kafka_headers_t *headers_of(const struct parcel *p)
 {
+    if (p->headers)
+        return given_headers(p);
     rd_kafka_headers_t *headers = rd_kafka_headers_new(5);
     add_header(headers, "content-type", "application/json");
     if (!p->ce_type)
@@ -71,8 +81,8 @@ static rd_kafka_resp_err_t produce(struct sender *s, const struct parcel *p,
                                    rd_kafka_headers_t *headers)
 {
     return rd_kafka_producev(
-        s->client.rk, RD_KAFKA_V_RKT(s->topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-        RD_KAFKA_V_KEY(p->key, p->key ? strlen(p->key) : 0),
+        s->client.rk, RD_KAFKA_V_RKT(s->topic), RD_KAFKA_V_PARTITION(p->partition),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(p->key, p->key_len),
         RD_KAFKA_V_VALUE((void *)(uintptr_t)p->value, p->value_len), RD_KAFKA_V_HEADERS(headers),
         RD_KAFKA_V_OPAQUE(p->tag), RD_KAFKA_V_END);
 }

@@ -3,6 +3,7 @@
 #ifndef WORKER_CTL_SENDER_H
 #define WORKER_CTL_SENDER_H
 
+#include "common/wire.h"
 #include "worker/ctl/client.h"
 
 struct send_report {
@@ -16,6 +17,7 @@ struct send_report {
 struct sender {
     struct client client;
     rd_kafka_topic_t *topic; /* owned */
+    int partitions;          /* of the topic */
     size_t undelivered;
     void (*delivered)(void *arg, const struct send_report *); /* from sender_poll and sender_send */
     void *arg;
@@ -27,9 +29,12 @@ enum ctl_exit sender_open(struct sender *, const struct config *, char why[WHY_S
 /* Copies the parcel. Its delivery is reported exactly once, if this returned CTL_OK. */
 struct parcel {
     const char *key;   /* the session's id; NULL: none */
-    const char *value; /* JSON */
-    size_t value_len;
-    const char *ce_type; /* NULL: no CloudEvents headers */
+    const char *value; /* JSON; NULL: a tombstone */
+    size_t key_len, value_len;
+    int32_t partition;            /* RD_KAFKA_PARTITION_UA: by the key */
+    const char *ce_type;          /* NULL: no CloudEvents headers */
+    const struct header *headers; /* NULL: made here; else just these */
+    size_t n_headers;
     void *tag;
 };
 enum ctl_exit sender_send(struct sender *, const struct parcel *, char why[WHY_SIZE]);

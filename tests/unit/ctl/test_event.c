@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "worker/ctl/event.h"
+#include "worker/ctl/text.h"
 
 static void expect_text(const char *json, bool colour, const char *text)
 {
@@ -119,7 +120,7 @@ static void json_stays_json_on_one_line(void **state)
         "{\r\n\t\"a\": \"\x1b[2J \x7f \xc2\x9b \xff \xe2\x80\xae \xc3\xa9\"}";
     struct buf out;
     buf_init(&out, 1000);
-    event_json(text, strlen(text), &out);
+    add_json_line(&out, text, strlen(text));
     assert_string_equal(buf_text(&out),
                         "{   \"a\": \"\\u001b[2J \\u007f \\u009b \\ufffd \\u202e \xc3\xa9\"}");
     buf_done(&out);

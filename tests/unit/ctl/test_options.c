@@ -13,7 +13,7 @@ struct args {
     bool wait;
     const char *brokers, *mode;
     struct texts sets;
-    int64_t port;
+    int64_t port, from;
     double rate;
 };
 
@@ -34,8 +34,9 @@ static const struct option own[] = {
      .min = 1,
      .max = 65535},
     {.name = "rate", .kind = OPT_RATE, .offset = AT(rate), .arg = "R", .help = "how fast"},
+    {.name = "from", .kind = OPT_INDEX, .offset = AT(from), .arg = "N", .help = "first", .max = 9},
 };
-static const struct option_table tables[] = {{common, 2}, {own, 4}};
+static const struct option_table tables[] = {{common, 2}, {own, 5}};
 
 struct line {
     struct args args;
@@ -160,6 +161,25 @@ static void rates(void **state)
     }
 }
 
+static void an_index_may_be_0(void **state)
+{
+    (void)state;
+    struct line l;
+    char none[] = "x", zero[] = "--from 0", nine[] = "--from 9", ten[] = "--from 10";
+    assert_true(parse(&l, none));
+    assert_int_equal(l.args.from, 0);
+    done(&l);
+    assert_true(parse(&l, zero));
+    assert_int_equal(l.args.from, 1);
+    done(&l);
+    assert_true(parse(&l, nine));
+    assert_int_equal(l.args.from, 10);
+    done(&l);
+    assert_false(parse(&l, ten));
+    assert_string_equal(l.error, "--from must be a whole number from 0 to 9");
+    done(&l);
+}
+
 static void help_lines_stand_in_columns(void **state)
 {
     (void)state;
@@ -169,7 +189,8 @@ static void help_lines_stand_in_columns(void **state)
     assert_string_equal(buf_text(&out), "  --wait                    wait for it\n"
                                         "  --mode ensure|create      how\n"
                                         "  -p, --port N              where\n"
-                                        "  --rate R                  how fast\n");
+                                        "  --rate R                  how fast\n"
+                                        "  --from N                  first\n");
     buf_done(&out);
 }
 
@@ -181,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_dash_alone_and_what_follows_two_are_operands),
         cmocka_unit_test(mistakes_name_the_option),
         cmocka_unit_test(rates),
+        cmocka_unit_test(an_index_may_be_0),
         cmocka_unit_test(help_lines_stand_in_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
