@@ -113,6 +113,19 @@ static void test_still_provisional_at_the_last_look(void **state)
     assert_int_equal(status_of(w).destroys, 1);
 }
 
+/* What does not exist cannot be kept for its user to look at. */
+static void test_nothing_is_left_to_keep(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'on_failure':'keep'");
+    to_start(w, "S1", "b1");
+    done(w, RUNS);
+    expect_call(w, "launch b1");
+    ANSWER(w, .verdict = REFUSE, .code = ERR_LAUNCH_FAILED, .clear = EXISTS | RUNS, .box = "gone");
+    expect_calls(w, 0);
+    expect_failed(w, "S1", "launch_failed", "launch", NULL);
+}
+
 /* ---- another job's sandbox that is in the way ---- */
 
 static void to_stop_in_the_way(struct world *w)
@@ -185,6 +198,7 @@ int main(void)
         WORLD_TEST(test_gone_at_the_last_look),
         WORLD_TEST(test_not_ours_any_more_at_the_last_look),
         WORLD_TEST(test_still_provisional_at_the_last_look),
+        WORLD_TEST(test_nothing_is_left_to_keep),
         WORLD_TEST(test_in_the_way_is_not_adopted),
         WORLD_TEST(test_in_the_way_until_it_rests),
         WORLD_TEST(test_garbage_is_not_found_twice),

@@ -201,8 +201,8 @@ static void a_connection_that_breaks_costs_the_producer(void **state)
     world_free(w);
 }
 
-/* librdkafka tells the same error of a broker twice, then not for a while: the third might come in a
- * transaction. */
+/* librdkafka tells the same error of a broker twice, then not for a while: the third might come in
+ * a transaction. */
 static void a_connection_that_breaks_between_batches_costs_it_too(void **state)
 {
     (void)state;
