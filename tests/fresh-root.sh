@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Runs a command on this tree in a fresh Debian root that holds only git, make and the package manager:
+# Runs a command on a clean copy of HEAD in a fresh Debian root that holds only git, make and the
+# package manager:
 #
 #   tests/fresh-root.sh trixie|bookworm [--offline] COMMAND...     (as root; debootstrap installed)
 #
 # The bare root is kept as build/fresh/SUITE.tar, unpacked anew into build/fresh/SUITE each time, unless
 # --offline: then the one of the run before is used again, with no network at all. The process, mount and
 # device spaces are its own, so whatever the command leaves running ends with it. CAs that this machine
-# trusts beyond Debian's are taken along.
+# trusts beyond Debian's are taken along. Exit 77, and why: this machine does not allow it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=$1
@@ -20,7 +21,27 @@ store=$PWD/build/fresh root=$PWD/build/fresh/$suite
 mirror=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true; } |
          sed -nE '/^ *#/d; s#.*(https?://[^ ]+/debian)/?( .*|$)#\1#p' | sed -n 1p)
 
+impossible() {
+    echo "no fresh root on this machine: $*"
+    exit 77
+}
+
+# What debootstrap and the root need, tried in small.
+allowed() {
+    local probe=$store/probe
+    rm -rf --one-file-system "$probe"
+    mkdir -p "$probe" && mknod -m 666 "$probe/null" c 1 3 && echo >"$probe/null" &&
+        unshare --mount --pid --fork --kill-child mount -t tmpfs tmpfs "$probe"
+    local code=$?
+    rm -rf --one-file-system "$probe"
+    return $code
+}
+
+[ "$(id -u)" = 0 ] || impossible "it takes root"
+command -v debootstrap >/dev/null || impossible "debootstrap is not installed"
 mkdir -p "$store"
+reason=$(allowed 2>&1) || impossible "it refuses device nodes or mounts: $reason"
+
 if [ ! -f "$store/$suite.tar" ]; then
     rm -rf --one-file-system "$store/new"
     mkdir -m 755 "$store/new"
@@ -37,7 +58,7 @@ if [ -z "$offline" ]; then
     cp /etc/resolv.conf "$root/etc/resolv.conf"
     echo "127.0.0.1 localhost" >"$root/etc/hosts"
     mkdir "$root/project"
-    git ls-files -z | tar --null -T - -cf - | tar -C "$root/project" -xf -
+    git archive HEAD | tar -C "$root/project" -xf -
 fi
 
 # shellcheck disable=SC2016 # expanded inside

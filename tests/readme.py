@@ -15,12 +15,17 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]*?) -->\s*\n)?^```sh\n(?P<text>.*?)^```", re.S | re.M)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 LIMIT = 600  # seconds for all of them
 
 
 def main():
-    readme = ROOT / "README.md"
-    blocks = list(BLOCK.finditer(readme.read_text())) if readme.exists() else []
+    text = (ROOT / "README.md").read_text()
+    missing = [path for path in LINK.findall(text) if not (ROOT / path).exists()]
+    if missing:
+        print(f"README.md points at what is not there: {', '.join(missing)}")
+        return 1
+    blocks = list(BLOCK.finditer(text))
     script = ["set -euo pipefail"]
     for block in blocks:
         if block["why"]:

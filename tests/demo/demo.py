@@ -11,6 +11,7 @@ started ends with this script, however that ends.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -375,6 +376,26 @@ workers    two, with pages at http://{stack.admin[0]} and http://{stack.admin[1]
 """)
 
 
+@contextlib.contextmanager
+def alone_with_the_terminal():
+    """Ctrl-C reaches this script only, and not the make above it, which would call it an error. (Ctrl-Z
+    does nothing meanwhile: nobody would notice that we stand still.)"""
+    terminal = 0
+    ours = os.isatty(terminal) and os.tcgetpgrp(terminal) == os.getpgrp()
+    if not ours or os.getpgrp() == os.getpid():  # in the background, or nobody above us
+        yield
+        return
+    before = os.tcgetpgrp(terminal)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    os.tcsetpgrp(terminal, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(terminal, before)
+
+
 def run(stack, keep):
     """The list of what went wrong."""
     try:
@@ -403,7 +424,8 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.folder.mkdir(parents=True, exist_ok=True)
     stack = Stack(args.folder, usual_ports=not args.free_ports)
-    wrong = run(stack, args.keep)
+    with alone_with_the_terminal():
+        wrong = run(stack, args.keep)
     for problem in wrong:
         say(f"wrong: {problem}")
     if wrong:
