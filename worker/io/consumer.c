@@ -11,8 +11,10 @@
  *
  * A record below the offset where we began means that the log was made anew (the committed offset
  * lay beyond its end), and so does one below where we have been, when the log ends before that as
- * well (it need not: librdkafka before 2.4.0 may read some records twice). Then the partition is
- * taken from the core and given again as a fresh one. */
+ * well. Then the partition is taken from the core and given again as a fresh one. But librdkafka
+ * before 2.4.0 may go back by itself, even to where it was in an earlier assignment (its #4637):
+ * there the end of the log decides in both cases, and records below our beginning are dropped, for
+ * they are done. */
 #include "worker/io/consumer.h"
 
 #include <stdlib.h>
@@ -87,20 +89,25 @@ static void deliver(struct consumer *c, struct part *p, const rd_kafka_message_t
         .n_headers = read_headers(c, m),
     };
     r.headers = c->headers;
-    p->next = m->offset + 1;
+    p->next = MAX(p->next, m->offset + 1);
     c->o.events->record(c->o.arg, &r);
+}
+
+static bool may_go_back(void)
+{
+    return rd_kafka_version() < KAFKA_VERSION(2, 4, 0);
 }
 
 /* Is the log, of which this is a record, another one than that we have read so far? */
 static bool is_new_log(struct consumer *c, const struct part *p, int64_t offset)
 {
-    int64_t low, high;
-    if (offset < p->offset)
+    int64_t low, high, been = MAX(p->offset, p->next);
+    if (offset < p->offset && !may_go_back())
         return true;
-    if (offset >= p->next)
+    if (offset >= been)
         return false;
     return !rd_kafka_get_watermark_offsets(c->rk, c->o.config->topics.jobs, p->id, &low, &high) &&
-           high >= 0 && high < p->next;
+           high >= 0 && high < been;
 }
 
 /* For the core the partition begins again. */
@@ -122,6 +129,10 @@ static void on_fetch(struct consumer *c, struct part *p, rd_kafka_event_t *ev,
 {
     if (m && !m->err && is_new_log(c, p, m->offset))
         begin_again(c, p, m->offset);
+    if (m && !m->err && m->offset < p->offset) {
+        rd_kafka_event_destroy(ev);
+        return;
+    }
     if (!p->open) {
         p->held = ev;
         p->held_message = m;
