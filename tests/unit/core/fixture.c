@@ -154,6 +154,8 @@ static void note_progress(struct world *w, const struct message *m)
     cJSON *event = cJSON_ParseWithLength(m->value, m->value_len);
     const char *where = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "step"));
     snprintf(w->told, sizeof w->told, "%s %s", where, id);
+    snprintf(w->told_status, sizeof w->told_status, "%s %d %d", json_str(event, "status", ""),
+             (int)json_int(event, "elapsed_ms", -1), (int)json_int(event, "attempt", -1));
     cJSON_Delete(event);
     w->progress++;
 }

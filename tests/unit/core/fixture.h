@@ -86,7 +86,8 @@ struct world {
     int32_t released[PARTITIONS];
     size_t n_released, releases;
     unsigned progress;
-    char told[96]; /* the last progress: its step and its ce_id */
+    char told[96];        /* the last progress: its step and its ce_id */
+    char told_status[64]; /* its status, elapsed_ms and attempt */
     bool drained;
     cJSON *event; /* the last one that was expected */
 

@@ -69,6 +69,79 @@ static void test_a_stop_that_waits_in_its_lane_loses_no_time(void **state)
     expect_late(w, "S1", "deadline_exceeded");
 }
 
+/* ---- once it is kept, the deadline is past it ---- */
+
+static void expect_ready_after_deadline(struct world *w)
+{
+    expect_call(w, "keep b1");
+    advance(w, 8000);
+    done(w, KEPT);
+    expect_call(w, "probe b1");
+    again(w, 1000);
+    advance(w, 4000); /* 12 s of 10 */
+    assert_int_equal(status_of(w).unpublished, 0);
+    assert_null(w->batch);
+    expect_call(w, "probe b1");
+    done(w, ACCEPTS);
+    expect_event(w, "S1", "session-ready");
+}
+
+static void test_kept_is_past_its_deadline(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'timeout_seconds':10");
+    to_probe(w, "S1", "b1");
+    done(w, ANSWERS);
+    expect_ready_after_deadline(w);
+}
+
+static void test_adopted_and_kept_is_past_its_deadline(void **state)
+{
+    struct world *w = *state;
+    lose(w, 0);
+    assign_started(w, 0, 0, 9);
+    start(w, "S1", "'timeout_seconds':10");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours provisional runs spec=same");
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    expect_call(w, "probe b1");
+    done(w, ANSWERS);
+    expect_ready_after_deadline(w);
+    expect_field(w, "sandbox.outcome", "adopted");
+}
+
+/* A kept one that it only uses is not its own to wait for. */
+static void test_what_was_kept_before_does_not_stop_the_clock(void **state)
+{
+    struct world *w = *state;
+    lose(w, 0);
+    assign_started(w, 0, 0, 9);
+    start(w, "S1", "'timeout_seconds':10");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "launch b1");
+    advance(w, 9900);
+    assert_int_equal(status_of(w).unpublished, 0);
+    advance(w, 200);
+    expect_failed(w, "S1", "deadline_exceeded", "launch", "kept");
+}
+
+/* No stop is taken while it is being made: that it is stopped is settled, and done afterwards. */
+static void test_a_stop_of_what_is_being_made(void **state)
+{
+    struct world *w = *state;
+    stop(w, "S1", "");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours provisional transient");
+    expect_calls(w, 0);
+    expect_event(w, "S1", "session-stopped");
+    expect_field(w, "sandbox.was", "transient");
+    committed(w);
+    expect_call(w, "find b1");
+    assert_int_equal(status_of(w).destroys, 1);
+}
+
 /* ---- what an event says of it ---- */
 
 static void test_a_refusal_says_so_little(void **state)
@@ -100,6 +173,21 @@ static void test_a_failure_says_how_often_and_how_long(void **state)
     expect_field(w, "provider", "daytona");
     expect_field(w, "error.http_status", "400");
     expect_field(w, "error.provider_message", "NO!");
+}
+
+/* Only who asks for the sandbox that was there is told that it is another one. */
+static void test_lost_and_made_again_is_not_replaced(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    to_start(w, "S1", "b1");
+    done(w, RUNS);
+    expect_call(w, "launch b1");
+    lost(w, "gone");
+    to_ready(w, "S1", "b2");
+    expect_field(w, "sandbox.replaced", "false");
+    expect_field(w, "sandbox.outcome", "created");
+    expect_field(w, "attempts", "2");
 }
 
 /* ---- a provider that this worker does not have ---- */
@@ -168,8 +256,13 @@ int main(void)
         WORLD_TEST(test_an_age_to_the_millisecond),
         WORLD_TEST(test_a_stop_runs_out_of_time),
         WORLD_TEST(test_a_stop_that_waits_in_its_lane_loses_no_time),
+        WORLD_TEST(test_kept_is_past_its_deadline),
+        WORLD_TEST(test_adopted_and_kept_is_past_its_deadline),
+        WORLD_TEST(test_what_was_kept_before_does_not_stop_the_clock),
+        WORLD_TEST(test_a_stop_of_what_is_being_made),
         WORLD_TEST(test_a_refusal_says_so_little),
         WORLD_TEST(test_a_failure_says_how_often_and_how_long),
+        WORLD_TEST(test_lost_and_made_again_is_not_replaced),
         WORLD_TEST(test_a_provider_that_is_gone),
         WORLD_TEST(test_yes_for_ever_is_no_answer),
         WORLD_TEST(test_ports_take_answers),

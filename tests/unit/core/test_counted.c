@@ -86,6 +86,35 @@ static void test_a_part_of_a_stream_is_no_request(void **state)
     assert_about(metric_value2(M_PROVIDER_REQUESTS, STEP_CREATE, MS_2XX), 1);
 }
 
+static void test_what_the_provider_still_allows(void **state)
+{
+    const struct rate seven = {.limit = 100, .remaining = 7, .reset_s = 50};
+    const struct rate none = {.limit = 100, .remaining = 0, .reset_s = 50};
+    const struct rate nine = {.limit = 100, .remaining = 9, .reset_s = 50};
+    struct world *w = *state;
+    metric_set1(M_PROVIDER_REMAINING, SCOPE_GENERAL, 50);
+    start(w, "S1", "");
+    to_start(w, "S1", "b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &seven);
+    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 7);
+    advance(w, 200);
+    expect_call(w, "start b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &none);
+    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 0);
+    advance(w, 200);
+    expect_call(w, "start b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &seven);
+    advance(w, 200);
+    expect_call(w, "start b1");
+    done(w, RUNS); /* says nothing of it */
+    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 7);
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    expect_call(w, "probe b1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &nine); /* of no scope of the provider's */
+    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 7);
+}
+
 /* ---- how long ---- */
 
 static void test_requests_are_timed(void **state)
@@ -237,6 +266,23 @@ static void test_made_and_adopted(void **state)
     expect_more(M_SANDBOXES_CREATED, 0, 0);
 }
 
+static void test_refused_is_not_adopted(void **state)
+{
+    static const char *const members[] = {"'mode':'create'", "'sandbox':{'on_drift':'fail'}"};
+    struct world *w = *state;
+    lose(w, 0);
+    assign_started(w, 0, 0, 9);
+    note(M_SANDBOXES_ADOPTED, 1);
+    for (size_t i = 0; i < ARRAY_LEN(members); i++) {
+        start(w, "S1", members[i]);
+        expect_call(w, i ? "find b1" : "find fleet.S1");
+        found(w, "b1 ours kept runs spec=other");
+        expect_failed(w, "S1", "session_exists", "find", "kept");
+        committed(w);
+        expect_more(M_SANDBOXES_ADOPTED, 0, 0);
+    }
+}
+
 /* The job's own, found by a later delivery of it, is neither made now nor somebody else's. */
 static void test_found_again_is_not_made_again(void **state)
 {
@@ -261,6 +307,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_requests_by_what_came_back),
         WORLD_TEST(test_a_part_of_a_stream_is_no_request),
+        WORLD_TEST(test_what_the_provider_still_allows),
         WORLD_TEST(test_requests_are_timed),
         WORLD_TEST(test_steps_and_jobs_are_timed),
         WORLD_TEST(test_a_step_is_timed_from_its_last_phase),
@@ -269,6 +316,7 @@ int main(void)
         WORLD_TEST(test_retries_by_step),
         WORLD_TEST(test_gauges_follow),
         WORLD_TEST(test_made_and_adopted),
+        WORLD_TEST(test_refused_is_not_adopted),
         WORLD_TEST(test_found_again_is_not_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

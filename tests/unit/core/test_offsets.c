@@ -59,10 +59,12 @@ static void test_done_twice_or_long_ago_changes_nothing(void **state)
     (void)state;
     offsets_init(&a, 10);
     offsets_done(&a, 3);
+    assert_int_equal(offsets_done_above(&a), 0);
     offsets_done(&a, 12);
     b = a;
     offsets_done(&a, 12);
     assert_same(&a, &b);
+    assert_int_equal(offsets_done_above(&a), 1);
 }
 
 static void test_a_hole_stays_a_hole(void **state)

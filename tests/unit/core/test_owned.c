@@ -113,6 +113,34 @@ static void test_still_provisional_at_the_last_look(void **state)
     assert_int_equal(status_of(w).destroys, 1);
 }
 
+/* A create that failed may have made one all the same, or an earlier delivery of the job has: it is
+ * looked for, unless the failure itself says that there is none. */
+static void test_failures_that_leave_it_open(void **state)
+{
+    static const enum error_code open[] = {
+        ERR_EXPIRED,   ERR_QUOTA_EXCEEDED,       ERR_NO_CAPACITY,       ERR_RATE_LIMITED,
+        ERR_CANCELLED, ERR_PROVIDER_UNAVAILABLE, ERR_PROVIDER_PROTOCOL, ERR_DEADLINE_EXCEEDED,
+        ERR_POISON,    ERR_START_TIMEOUT};
+    struct world *w = *state;
+    for (int code = ERR_NONE + 1; code < N_ERRORS; code++) {
+        bool looks = false;
+        for (size_t i = 0; i < ARRAY_LEN(open); i++)
+            looks |= open[i] == (enum error_code)code;
+        advance(w, 2000); /* there is a token */
+        start(w, "S1", "");
+        expect_call(w, "create fleet.S1");
+        refuse(w, (enum error_code)code);
+        expect_calls(w, looks);
+        if (looks) {
+            expect_call(w, "find fleet.S1");
+            missing(w);
+        }
+        expect_failed(w, "S1", error_name((enum error_code)code),
+                      code == ERR_EXPIRED ? "queue" : "create", NULL);
+        committed(w);
+    }
+}
+
 /* What does not exist cannot be kept for its user to look at. */
 static void test_nothing_is_left_to_keep(void **state)
 {
@@ -198,6 +226,7 @@ int main(void)
         WORLD_TEST(test_gone_at_the_last_look),
         WORLD_TEST(test_not_ours_any_more_at_the_last_look),
         WORLD_TEST(test_still_provisional_at_the_last_look),
+        WORLD_TEST(test_failures_that_leave_it_open),
         WORLD_TEST(test_nothing_is_left_to_keep),
         WORLD_TEST(test_in_the_way_is_not_adopted),
         WORLD_TEST(test_in_the_way_until_it_rests),

@@ -205,6 +205,30 @@ static void test_status_of_a_refused_key(void **state)
     assert_false(budgets[1].unauthorized);
 }
 
+/* ---- progress ---- */
+
+static void expect_status(struct world *w, const char *status)
+{
+    advance(w, 1000); /* it is told once a second at most */
+    assert_string_equal(w->told_status, status);
+}
+
+static void test_progress_in_the_words_of_openhands(void **state)
+{
+    struct world *w = *state;
+    free(w->config.topics.progress);
+    w->config.topics.progress = strdup("progress");
+    start(w, "S1", "");
+    expect_status(w, "STATUS$BUILDING_RUNTIME 0 1");
+    to_start(w, "S1", "b1");
+    done(w, RUNS);
+    expect_status(w, "STATUS$RUNTIME_STARTED 1000 1");
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    expect_status(w, "STATUS$STARTING_RUNTIME 2000 1");
+    assert_int_equal(w->progress, 3);
+}
+
 /* ---- the outbox ---- */
 
 static void test_an_outbox_that_is_done_is_empty(void **state)
@@ -232,6 +256,7 @@ int main(void)
         WORLD_TEST(test_another_scope_that_is_blocked),
         WORLD_TEST(test_status),
         WORLD_TEST(test_status_of_a_refused_key),
+        WORLD_TEST(test_progress_in_the_words_of_openhands),
         WORLD_TEST(test_an_outbox_that_is_done_is_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

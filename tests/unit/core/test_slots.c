@@ -144,17 +144,62 @@ static void test_a_good_key_wakes_whom_it_concerns(void **state)
     struct world *w = *state;
     start(w, "S0", "");
     to_ready(w, "S0", "b0");
-    committed(w); /* its lane remembers the sandbox */
     start(w, "S2", "'provider':'other'");
     expect_call(w, "create fleet.S2");
     again(w, 300000);
     to_launch(w);
     refuse_key_of_both(w);
-    advance(w, 60000);
+    advance(w, 30000);
+    committed(w); /* S0's lane is idle, and remembers the sandbox for a minute */
+    advance(w, 30000);
     expect_call(w, "key daytona");
     done(w, 0);
     expect_calls(w, 2);
     expect_no_call(w, "create fleet.S2"); /* it sleeps for a reason of its own */
+}
+
+/* ---- parked ---- */
+
+/* What an answer says of spare creations is news for those that wait. */
+static void test_a_parked_one_hears_of_spare_tokens(void **state)
+{
+    const struct rate spare = {.limit = 16, .remaining = 15, .reset_s = 10};
+    struct world *w = *state;
+    w->config.providers[0].creates_per_minute = 16;
+    world_restart(w);
+    assign(w, 0, 0, NULL);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    assert_int_equal(status_of(w).parked, 1);
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .set = EXISTS, .box = "b1 mine ours provisional transient", .rate = &spare);
+    advance(w, 1);
+    expect_call(w, "create fleet.S2");
+    assert_int_equal(status_of(w).parked, 0);
+}
+
+/* The key is good again, and creations are blocked still. */
+static void test_parked_for_two_reasons(void **state)
+{
+    const struct rate later = {
+        .retry_after_ms = 300000, .limit = -1, .remaining = -1, .reset_s = -1};
+    struct world *w = *state;
+    start(w, "S1", "");
+    start(w, "S3", "");
+    to_start(w, "S3", "b3");
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .code = ERR_RATE_LIMITED, .rate = &later);
+    start(w, "S2", "");
+    advance(w, 200);
+    assert_int_equal(status_of(w).parked, 2);
+    expect_call(w, "start b3");
+    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &refused_key);
+    advance(w, 60000);
+    expect_call(w, "key daytona");
+    done(w, 0);
+    assert_int_equal(status_of(w).parked, 2);
+    expect_calls(w, 1);
+    expect_call(w, "start b3");
 }
 
 /* ---- lanes ---- */
@@ -199,6 +244,8 @@ int main(void)
         WORLD_TEST(test_both_go_on_when_the_key_is_good_again),
         WORLD_TEST(test_a_key_that_stays_refused_is_tried_once_a_minute),
         WORLD_TEST(test_a_good_key_wakes_whom_it_concerns),
+        WORLD_TEST(test_a_parked_one_hears_of_spare_tokens),
+        WORLD_TEST(test_parked_for_two_reasons),
         WORLD_TEST(test_a_lane_that_is_idle_is_freed),
         WORLD_TEST(test_a_lane_that_remembers_holds_up_no_drain),
     };
