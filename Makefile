@@ -8,9 +8,11 @@ FLAVOUR ?= release
 BUILD   ?= build
 OUT     := $(BUILD)/$(FLAVOUR)
 PREFIX  ?= /usr/local
+SYSCONFDIR ?= /etc
 KAFKA   := $(BUILD)/kafka/.fetched
 PYTHON  := /usr/bin/python3
 Q       := $(if $(V),,@)
+comma   := ,
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # ---- what it stands on: Debian 12 or 13 ----
@@ -18,9 +20,9 @@ SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_DEPS := gcc libc6-dev make pkg-config librdkafka-dev libcurl4-openssl-dev libcjson-dev \
               libconfig-dev libevent-dev libssl-dev uthash-dev
 TEST_DEPS  := libcmocka-dev binutils clang-format-19 python3 python3-confluent-kafka kcat util-linux \
-              default-jre-headless maven
+              default-jre-headless maven systemd python3-yaml python3-jsonschema
 DEMO_DEPS  := python3 python3-confluent-kafka util-linux
-CI_DEPS    := clang valgrind gcovr patch
+CI_DEPS    := clang libclang-rt-dev valgrind gcovr patch debootstrap
 PKGS       := rdkafka libcurl libcjson libconfig libevent libssl libcrypto
 
 # ---- how it is compiled ----
@@ -32,9 +34,11 @@ FLAVOUR_release = -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector
                   -fstack-clash-protection -fno-delete-null-pointer-checks -fno-strict-overflow $(HARDER)
 FLAVOUR_asan   := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAVOUR_cov    := -O0 -g --coverage
+FLAVOUR_fuzz   := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK_release   := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LINK_asan      := -fsanitize=address,undefined
 LINK_cov       := --coverage
+LINK_fuzz      := -fsanitize=fuzzer,address,undefined
 
 # Asked once, and only by a recipe: by then `deps` has brought the compiler and pkg-config.
 once   = $(eval $(1) := $(2))$(2)
@@ -71,10 +75,23 @@ $(OUT)/daytona-sim:    $(OUT)/tests/sim/serve.o $(OUT)/sim.a $(OUT)/common.a
 $(OUT)/sim-replay:     $(call objects,tests/sim/replay*.c) $(OUT)/sim.a $(OUT)/common.a
 $(OUT)/tests/kafka/io_driver: $(OUT)/tests/kafka/io_driver.o $(LAYERS)
 
+# The shipped objects with a wrapper around every effect, for dying, stopping or aborting there.
+BREAKS := core_step job_parse http_send http_cancel consumer_open consumer_release consumer_leave \
+          publisher_commit publisher_progress rd_kafka_begin_transaction \
+          rd_kafka_send_offsets_to_transaction rd_kafka_commit_transaction
+BREAKING := $(OUT)/tests/breaking/session-worker
+$(BREAKING): ALL_LDFLAGS += $(addprefix -Wl$(comma)--wrap=,$(BREAKS))
+$(BREAKING): $(OUT)/tests/breaking/break.o $(OUT)/worker/main.o $(LAYERS)
+
 $(OUT)/tests/bench/bare: $(OUT)/tests/bench/bare.o
+$(OUT)/tests/bench/bare_producer: $(OUT)/tests/bench/bare_producer.o $(OUT)/tests/bench/meter.o $(OUT)/common.a
+$(OUT)/tests/bench/publish: $(OUT)/tests/bench/publish.o $(OUT)/tests/bench/meter.o $(LAYERS)
+BENCHES := $(addprefix $(OUT)/tests/bench/,bare bare_producer publish)
 $(OUT)/demo-broker: $(OUT)/tests/demo/broker.o $(OUT)/common.a
 
-PROGRAMS := session-worker sessionctl daytona-sim demo-broker sim-replay tests/kafka/io_driver tests/bench/bare
+PROGRAMS := session-worker sessionctl daytona-sim demo-broker sim-replay tests/kafka/io_driver tests/bench/bare \
+            tests/bench/bare_producer tests/bench/publish \
+            tests/breaking/session-worker
 $(addprefix $(OUT)/,$(PROGRAMS)):
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
@@ -119,10 +136,19 @@ $(UNIT:=.o) $(RECORDED:=.o): | test-deps
 
 # ---- proving it ----
 
+# A fuzz target is one file; with libFuzzer (FLAVOUR=fuzz, clang), else with a main that replays files.
+FUZZ    := $(filter-out fuzz replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
+FUZZERS := $(addprefix $(OUT)/tests/fuzz/,$(FUZZ))
+FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
+
+$(FUZZERS): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/fuzz/fuzz.o $(FUZZ_MAIN) $(OUT)/ctl.a $(LAYERS)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
+
 RUN = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/run.py
 
-test: all $(UNIT) $(OUT)/explore $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## lint, unit, simulation and integration tests; one closing line
-	$(RUN) lint unit simulation integration
+test: all $(UNIT) $(OUT)/explore $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(BREAKING) $(FUZZERS) $(KAFKA) ## lint, unit, corpora, simulation and integration tests; one closing line
+	$(RUN) lint unit corpora simulation integration
 
 lint: $(OUT)/core.a $(OUT)/provider.a $(OUT)/sim.a | test-deps ## layers, purity, banned functions, formatting
 	$(RUN) lint
@@ -132,7 +158,7 @@ unit: $(UNIT) ## the unit tests (ONLY=name picks by name)
 
 unit-programs: $(UNIT)
 
-integration: all $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(KAFKA) ## the integration tests (ONLY as well; VALGRIND=1 runs workers under valgrind)
+integration: all $(OUT)/demo-broker $(OUT)/tests/kafka/io_driver $(BREAKING) $(KAFKA) ## the integration tests (ONLY as well; VALGRIND=1 runs workers under valgrind)
 	$(RUN) integration $(ONLY)
 
 coverage: ci-deps ## lines of core and provider that their unit tests reach; at least 90 %
@@ -144,18 +170,52 @@ coverage: ci-deps ## lines of core and provider that their unit tests reach; at 
 recordings: $(OUT)/sim-replay $(RECORDED) ## real answers of Daytona (RECORDINGS=folder) against provider and simulator
 	@for t in $^; do $$t $(RECORDINGS) || exit 1; done
 
-$(OUT)/explore: $(OUT)/tests/sim/explore.o $(call objects,tests/sim/world*.c) $(OUT)/sim.a $(OUT)/core.a $(OUT)/provider.a $(OUT)/common.a
+# Links nothing but what it uses, and the project's objects with an allocator that can go back in time.
+WRAPPED := malloc calloc realloc free strdup vasprintf __vasprintf_chk
+$(OUT)/explore: $(call objects,tests/sim/explore*.c tests/sim/world*.c) $(OUT)/sim.a $(OUT)/core.a $(OUT)/provider.a $(OUT)/common.a
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -Wl,--as-needed -o $@ $^ $(PKG_LIBS) -lm $(LDLIBS)
 
 explore: $(OUT)/explore ## random schedules with faults, in virtual time (RUNS=n, SEED=n)
 	$(OUT)/explore --runs $(or $(RUNS),200) --seed $(or $(SEED),1)
 
-bench: all $(OUT)/tests/bench/bare $(KAFKA) ## cost and delay beside a bare libcurl loop (BENCH="--quick" …)
+explore-all: $(OUT)/explore ## every schedule of two jobs of one session with any two faults; some minutes
+	$(OUT)/explore --exhaustive
+
+soak: all $(OUT)/tests/kafka/io_driver $(BREAKING) $(KAFKA) ## the torture for long, on three brokers (SOAK_JOBS=10000 SOAK_FAULTS=200 SEED=4), and other long forms
+	FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/kafka/soak.py
+	@SOAK=1 JOBS=2 FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/run.py integration test_freeze test_group \
+	    test_lost_answers test_storm test_window
+
+bench: all $(BENCHES) $(KAFKA) ## cost, delay and footprint beside bare loops of libcurl and librdkafka (BENCH="--quick" …)
 	FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/bench/run.py $(BENCH)
 
-mutants: ci-deps $(UNIT) ## break the core in ten ways; every break must turn a test red
+fuzzers: $(FUZZERS)
+
+corpora: $(FUZZERS) ## the inputs that the fuzz targets keep, once each
+	$(RUN) corpora
+
+fuzz: ci-deps ## everything that parses, under libFuzzer (SECONDS_EACH=60 ONLY=job)
+	@$(MAKE) --no-print-directory FLAVOUR=fuzz CC=clang fuzzers
+	BUILD=$(BUILD) $(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS_EACH),60) $(ONLY)
+
+# Out of Debian's package, which installed would start a Prometheus.
+$(BUILD)/promtool:
+	@mkdir -p $(@D)/prometheus
+	$(Q)cd $(@D)/prometheus && { apt-get -qq download prometheus 2>/dev/null || \
+	    { $(SUDO) apt-get -qq update && apt-get -qq download prometheus 2>/dev/null; }; } && \
+	    dpkg-deb -x prometheus_*.deb . && cp usr/bin/promtool ../promtool
+	@rm -rf $(@D)/prometheus
+
+alerts: $(BUILD)/promtool ## the alerts, by Prometheus' own tests
+	$< check config config/prometheus/prometheus.yml
+	$< test rules tests/integration/alerts.yml
+
+mutants: ci-deps $(UNIT) $(OUT)/explore ## break the worker in 19 ways; the explorer must find every one
 	BUILD=$(BUILD) $(PYTHON) tests/mutants/run.py
+
+mutation: ci-deps ## small mechanical changes of the core, and the share that a test notices (SAMPLE=200, 0 for all; SEED=1)
+	BUILD=$(BUILD) $(PYTHON) tests/mutants/mutate.py --sample $(or $(SAMPLE),200) --seed $(or $(SEED),1)
 
 format: | test-deps ## clang-format every source file in place
 	$(PYTHON) tests/lint/formatting.py --fix
@@ -195,10 +255,25 @@ ci-deps: test-deps ## install what the rest of CI needs
 
 # ---- the rest ----
 
-install: all ## install the worker and sessionctl under $(DESTDIR)$(PREFIX)
-	install -D -m 755 $(OUT)/session-worker $(DESTDIR)$(PREFIX)/bin/session-worker
-	install -D -m 755 $(OUT)/sessionctl $(DESTDIR)$(PREFIX)/bin/sessionctl
-	install -D -m 644 config/worker.cfg $(DESTDIR)$(PREFIX)/share/session-worker/worker.cfg
+SHARE := $(DESTDIR)$(PREFIX)/share/session-worker
+UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+ETC   := $(DESTDIR)$(SYSCONFDIR)/session-worker
+
+install: all ## programs, unit, schemas, alerts under $(DESTDIR)$(PREFIX); worker.cfg, if there is none, in /etc
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/schema $(UNITS) $(ETC)
+	install -m 755 $(OUT)/session-worker $(OUT)/sessionctl $(DESTDIR)$(PREFIX)/bin
+	install -m 644 config/worker.cfg config/prometheus/alerts.yml config/grafana/dashboards/*.json $(SHARE)
+	install -m 644 config/schema/* $(SHARE)/schema
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/session-worker/README.md
+	sed 's#@PREFIX@#$(PREFIX)#; s#@SYSCONFDIR@#$(SYSCONFDIR)#' config/systemd/session-worker.service >$(UNITS)/session-worker.service
+	chmod 644 $(UNITS)/session-worker.service
+	test -e $(ETC)/worker.cfg || install -m 644 config/worker.cfg $(ETC)
+
+image: ## the container image session-worker:local (needs Docker)
+	docker build -f config/Dockerfile -t session-worker:local .
+
+compose-test: $(KAFKA) ## docker-compose.yml with three workers, a crash and 500 sessions (needs Docker; COMPOSE="--stand-ins" without a registry)
+	BUILD=$(BUILD) $(PYTHON) tests/compose/run.py $(COMPOSE)
 
 clean: ## remove what was built, but for Kafka's jars
 	rm -rf $(filter-out $(BUILD)/kafka,$(wildcard $(BUILD)/*))
@@ -206,7 +281,7 @@ clean: ## remove what was built, but for Kafka's jars
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-.PHONY: all demo dev test lint unit unit-programs integration coverage recordings bench explore mutants format kafka deps demo-deps test-deps ci-deps install clean help
+.PHONY: all demo dev test lint unit unit-programs integration coverage recordings bench soak explore explore-all mutants format kafka deps demo-deps test-deps ci-deps install image compose-test alerts clean help fuzz fuzzers corpora mutation
 .PRECIOUS: $(OUT)/%.o
 .DELETE_ON_ERROR:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs lint checks, unit tests, simulations and integration tests, and adds them up into one closing line.
 
-    tests/run.py [lint] [unit] [simulation] [integration] [NAME]...
+    tests/run.py [lint] [unit] [corpora] [simulation] [integration] [NAME]...
 
 A NAME keeps what contains it. Every integration test runs in a process of its own, a few at a time
 (JOBS, default 4: they mostly wait), against one shared broker. FLAVOUR and BUILD choose the
@@ -23,12 +23,13 @@ TESTS = pathlib.Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OUT = ROOT / os.environ.get("BUILD", "build") / os.environ.get("FLAVOUR", "release")
 LOGS = OUT / "logs"
-PARTS = ("lint", "unit", "simulation", "integration")
-LIMIT = {"lint": 120, "unit": 300, "simulation": 300, "integration": 300}  # seconds for one item
-SLOW = 4 if os.environ.get("VALGRIND") or OUT.name == "asan" else 1
+PARTS = ("lint", "unit", "corpora", "simulation", "integration")
+LIMIT = {"lint": 120, "unit": 300, "corpora": 60, "simulation": 300, "integration": 300}  # seconds for one item
+SLOW = 4 if os.environ.get("VALGRIND") or OUT.name == "asan" or os.environ.get("SOAK") else 1
 TAP = re.compile(r"^(ok|not ok) \d+ (-|# SKIP)", re.M)  # cmocka 1.1.5: "not ok 2 # SKIP name"
 
-sys.path[:0] = [str(TESTS / "integration"), str(TESTS / "kafka")]
+MODULES = [str(TESTS / "integration"), str(TESTS / "kafka")]
+sys.path[:0] = MODULES
 
 
 class Tally:
@@ -91,10 +92,17 @@ def unit_items():
         yield f"{source.parent.name}/{source.stem}", [str(program)], {"CMOCKA_MESSAGE_OUTPUT": "TAP"}
 
 
+def corpora_items():
+    for corpus in sorted((TESTS / "fuzz/corpus").iterdir()):
+        yield corpus.name, [str(OUT / "tests/fuzz" / corpus.name), str(corpus)], {}
+
+
 def simulation_items():
     runs = os.environ.get("RUNS", "200")
     for first in (1, 100001): # two stretches, so that both cores have work
         yield f"explore from seed {first}", [str(OUT / "explore"), "--seed", str(first), "--runs", runs], {}
+    yield "every schedule of start and delete with one fault", [
+        str(OUT / "explore"), "--exhaustive", "--pair", "start/delete", "--faults", "1"], {}
 
 
 def cases(suite):
@@ -116,11 +124,13 @@ def integration_items():
     found = list(cases(unittest.TestLoader().discover(str(TESTS / "integration"))))
     for case in sorted(found, key=lambda c: -seconds(c)):
         yield case.id(), [sys.executable, "-m", "unittest", case.id()], {
-            "PYTHONPATH": os.pathsep.join(sys.path[:2])}
+            "PYTHONPATH": os.pathsep.join(MODULES)}
 
 
-ITEMS = {"lint": lint_items, "unit": unit_items, "simulation": simulation_items, "integration": integration_items}
-JUDGE = {"lint": judge_lint, "unit": judge_unit, "simulation": judge_lint, "integration": judge_integration}
+ITEMS = {"lint": lint_items, "unit": unit_items, "corpora": corpora_items,
+         "simulation": simulation_items, "integration": integration_items}
+JUDGE = {"lint": judge_lint, "unit": judge_unit, "corpora": judge_lint,
+         "simulation": judge_lint, "integration": judge_integration}
 
 
 def run_item(part, name, argv, env):

@@ -5,7 +5,7 @@ One real Kafka, a fresh simulator for every run. Worker and bare loop take turns
 else the machine does meets both; every figure is a median with the smallest and the largest beside
 it. Figures of CPU are ratios first: the microseconds belong to this machine.
 
-    tests/bench/run.py [--quick] [--runs 3] [--only cost,latency,lag,dead,growth]
+    tests/bench/run.py [--quick] [--runs 3] [--only footprint,publishing,cost,latency,lag,dead,growth]
 
 Times are taken where a user would: "visible" is the moment a read_committed reader has the event.
 The simulator's server listens (or dies) exactly --server-ms after its exec; the event says how long
@@ -30,6 +30,8 @@ sys.path.insert(0, str(TESTS / "integration"))
 
 import confluent_kafka  # noqa: E402
 from confluent_kafka.admin import AdminClient, NewTopic  # noqa: E402
+import footprint  # noqa: E402
+import publishing  # noqa: E402
 from harness import API_KEY, OUT, Broker, Simulator, Worker, start  # noqa: E402
 
 PARTITIONS = 8
@@ -299,7 +301,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--quick", action="store_true", help="one short run of each")
     options.add_argument("--runs", type=int, default=3)
-    options.add_argument("--only", default="cost,latency,lag,dead,growth")
+    options.add_argument("--only", default="footprint,publishing,cost,latency,lag,dead,growth")
     options.add_argument("--keep", action="store_true", help="leave logs and data where they are")
     args = options.parse_args()
     runs, scale = (1, 4) if args.quick else (args.runs, 1)
@@ -308,6 +310,10 @@ def main():
     scratch = tempfile.mkdtemp(prefix="session-worker-bench-")
     world = World(scratch)
     try:
+        if "footprint" in only:
+            footprint.run(world, report, runs)
+        if "publishing" in only:
+            publishing.run(world.broker.address, report, runs, scale)
         if "cost" in only:
             compare(world, report, "no delay", INSTANT,
                     [(64, 4000 // scale), (1000, 8000 // scale), (10000, 20000 // scale)], runs)

@@ -24,13 +24,16 @@ TESTS = pathlib.Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS / "kafka"))
 
+import history  # noqa: E402
 from broker import Broker, free_port, spawn  # noqa: E402
+from history import Event, Sent  # noqa: E402
 
 FLAVOUR = os.environ.get("FLAVOUR", "release")
 OUT = ROOT / os.environ.get("BUILD", "build") / FLAVOUR
 LOGS = OUT / "logs"
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite"] if os.environ.get("VALGRIND") else []
+SOAK = bool(os.environ.get("SOAK"))  # the long forms, which `make test` has no time for
 PATIENCE = 6 if VALGRIND else 3 if FLAVOUR == "asan" else 1  # all limits are this much longer
 for name in [n for n in os.environ if n.startswith(("SESSION_WORKER_", "DAYTONA_"))]:
     del os.environ[name]  # what a user's shell has set is not for the programs under test
@@ -40,6 +43,7 @@ SNAPSHOTS = {  # beside the simulator's own sim-…
     "half-second": {"boot_ms": 500},
     "slow-server": {"server_ms": 3000},
     "unknown": {"boot": "not_found"},
+    "breaks-late": {"boot": "error", "boot_ms": 1500},
 }
 SESSION_TIMEOUT = 6  # seconds until the group notices that a worker died
 
@@ -111,6 +115,12 @@ class Process:
         self.killed = False
         with open(self.log, "ab") as log:
             self.process = spawn(self.argv, stdout=log, stderr=log, env={**os.environ, **(self.env or {})})
+
+    @property
+    def stopped(self):
+        """By SIGSTOP, its own or ours."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        return stat.rsplit(")", 1)[1].split()[0] == "T"
 
     @property
     def running(self):
@@ -214,9 +224,10 @@ class Simulator(Process):
 
 
 class Worker(Process):
-    """session-worker. settings: "section.key" -> value, written to its worker.cfg."""
+    """session-worker. settings: "section.key" -> value, written to its worker.cfg. breaks: where it
+    dies, stops or aborts (tests/breaking/break.c), until it is mended."""
 
-    def __init__(self, case, name, settings, properties=()):
+    def __init__(self, case, name, settings, properties=(), breaks=None):
         folder = case.folder
         self.admin = f"127.0.0.1:{free_port()}"
         values = {**case.settings, **settings, "kafka.instance": f"{case.prefix}-{name}",
@@ -224,8 +235,14 @@ class Worker(Process):
         values["kafka.properties"] = [*case.properties, *properties]
         path = folder / f"{name}.cfg"
         path.write_text(configuration(values))
-        super().__init__(name, [*VALGRIND, OUT / "session-worker", "-c", path], folder,
-                         {"DAYTONA_API_KEY": API_KEY})
+        program = OUT / ("tests/breaking/session-worker" if breaks else "session-worker")
+        super().__init__(name, [*VALGRIND, program, "-c", path], folder, {"DAYTONA_API_KEY": API_KEY})
+        if breaks:
+            self.env["SESSION_WORKER_BREAK"] = breaks
+
+    def mend(self):
+        """From its next launch on it does not break any more."""
+        del self.env["SESSION_WORKER_BREAK"]
 
     def start(self, ready=True):
         self.launch()
@@ -280,55 +297,6 @@ def configuration(settings):
     return "".join(f"{k} = {show(v)};\n" for k, v in {**top, **groups}.items())
 
 
-class Sent:
-    """A record that was put in."""
-
-    def __init__(self, job, topic, partition, offset):
-        self.job, self.topic, self.partition, self.offset = job, topic, partition, offset
-        self.ce_id = f"{topic}/{partition}/{offset}"
-
-    @property
-    def session(self):
-        return self.job.get("session_id") if isinstance(self.job, dict) else None
-
-
-class Event:
-    """A record that came out: its headers, its key, its JSON; item access reaches into the JSON."""
-
-    def __init__(self, message):
-        self.headers = {k: v.decode() for k, v in message.headers() or []}
-        self.key = message.key().decode() if message.key() is not None else None
-        self.raw = message.value()
-        self.topic, self.partition, self.offset = message.topic(), message.partition(), message.offset()
-        self.time_ms = message.timestamp()[1]
-        try:
-            self.json = json.loads(self.raw)
-        except (TypeError, ValueError):
-            self.json = None
-        self.ce_id = self.headers.get("ce_id")
-        self.seen = time.monotonic()
-
-    def __getitem__(self, path):
-        value = self.json
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        return value
-
-    @property
-    def outcome(self):
-        """"ready", "stopped", "deleted", or the error code of a failed one."""
-        kind = self["type"] or ""
-        return self["error.code"] if kind == "session-failed" else kind.removeprefix("session-")
-
-    @property
-    def order(self):
-        """Place of its job among the jobs of its partition."""
-        return int(self.ce_id.rsplit("/", 1)[1])
-
-    def __repr__(self):
-        return f"<{self.ce_id} {self['session_id']} {self.outcome} {self['error.message'] or ''}>"
-
-
 class Reader:
     """A read_committed reader of a topic, from its beginning; keeps what it has seen."""
 
@@ -337,7 +305,7 @@ class Reader:
         self.consumer = confluent_kafka.Consumer({
             "bootstrap.servers": address, "group.id": f"reader-of-{topic}", "enable.auto.commit": False,
             "isolation.level": "read_committed", "fetch.wait.max.ms": 100,
-            "auto.offset.reset": "earliest"})
+            "auto.offset.reset": "earliest", "log_level": 2})
         partitions = until(lambda: self.consumer.list_topics(topic, 10).topics[topic].partitions,
                            10, f"{topic} has no partitions")  # a new topic has none for a moment
         self.consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
@@ -348,7 +316,9 @@ class Reader:
         for message in messages:
             if message.error():
                 raise AssertionError(f"reader: {message.error()}")
-            self.events.append(Event(message))
+            self.events.append(Event.of(message))
+            import schemas  # here, because the demo does without a validator
+            schemas.check_event(self.events[-1])
         return bool(messages)
 
     def wait(self, enough, limit, say):
@@ -383,6 +353,7 @@ class Case(unittest.TestCase):
 
     partitions = 8
     result_partitions = 4
+    replicas = 1
     own_kafka = False  # a broker of its own, for tests that stop or freeze it
     sim_options = ()
     seconds = 10  # about how long it takes; the longest are started first
@@ -406,12 +377,16 @@ class Case(unittest.TestCase):
             if old.is_file():
                 old.unlink()
         self.kafka_address = self._broker()
+        self.sim = Simulator(self.folder, options=self.sim_options).start()
+        self.addCleanup(self.sim.end)
+        self._open()
+
+    def _open(self):
+        """What is a test's own, on a broker and beside a simulator that are there."""
         self.jobs_topic, self.results_topic, self.dlq_topic = (
             f"{self.prefix}-{what}" for what in ("jobs", "results", "dlq"))
         self.group = self.prefix
         self._create_topics()
-        self.sim = Simulator(self.folder, options=self.sim_options).start()
-        self.addCleanup(self.sim.end)
         self.producer = confluent_kafka.Producer({"bootstrap.servers": self.kafka_address,
                                                   "linger.ms": 5, "partitioner": "murmur2_random"})
         self.results = Reader(self.kafka_address, self.results_topic)
@@ -445,18 +420,18 @@ class Case(unittest.TestCase):
 
     def _create_topics(self):
         admin = AdminClient({"bootstrap.servers": self.kafka_address})
-        wanted = admin.create_topics([NewTopic(self.jobs_topic, self.partitions, 1),
-                                      NewTopic(self.results_topic, self.result_partitions, 1),
-                                      NewTopic(self.dlq_topic, 1, 1)])
+        wanted = admin.create_topics([NewTopic(self.jobs_topic, self.partitions, self.replicas),
+                                      NewTopic(self.results_topic, self.result_partitions, self.replicas),
+                                      NewTopic(self.dlq_topic, 1, self.replicas)])
         for future in wanted.values():
             future.result(30)
 
-    def worker(self, name=None, properties=(), ready=True, **settings):
+    def worker(self, name=None, properties=(), ready=True, breaks=None, **settings):
         """Starts one. Settings are written with "__" for the dot: sweep__every_seconds=1. When the
         test ends it must drain and exit 0, unless the test killed it."""
         name = name or f"worker-{chr(ord('a') + len(self.workers))}"
         settings = {k.replace("__", "."): v for k, v in settings.items()}
-        worker = Worker(self, name, settings, properties)
+        worker = Worker(self, name, settings, properties, breaks)
         self.workers.append(worker)
         worker.start(ready)
         self.addCleanup(self.drained, worker)
@@ -476,7 +451,8 @@ class Case(unittest.TestCase):
         def delivered(i, job):
             def note(error, message):
                 self.assertIsNone(error)
-                sent[i] = Sent(job, message.topic(), message.partition(), message.offset())
+                sent[i] = Sent(job, message.topic(), message.partition(), message.offset(),
+                               key=message.key() and message.key().decode(errors="replace"))
             return note
 
         for i, job in enumerate(jobs):
@@ -501,7 +477,10 @@ class Case(unittest.TestCase):
                     f"{[(s.ce_id, s.session) for s in lacking[:5]]}")
 
         by_id = {e.ce_id: e for e in reversed(self.results.wait(found, limit, missing))}
-        return [by_id[i] for i in wanted]
+        events = [by_id[i] for i in wanted]
+        import schemas
+        schemas.check_jobs(sent, events)
+        return events
 
     def event_of(self, sent, limit=60):
         return self.events_of([sent], limit)[0]
@@ -518,63 +497,34 @@ class Case(unittest.TestCase):
     def assert_one_event_each(self, sent):
         """A read_committed reader sees exactly one event of each job, and none of anything else."""
         self.results.settle()
-        count = {s.ce_id: 0 for s in sent}
-        for event in self.results.events:
-            self.assertIn(event.ce_id, count, f"an event of no job: {event}")
-            count[event.ce_id] += 1
-        wrong = {ce_id: n for ce_id, n in count.items() if n != 1}
-        self.assertEqual(wrong, {}, "jobs without exactly one event")
-
-    def announced(self):
-        """Ids of the sandboxes that the events, read in the order of their jobs, say are there."""
-        named = {}
-        for event in sorted(self.results.events, key=lambda e: (e.ce_id.rsplit("/", 1)[0], e.order)):
-            box, kind = event["sandbox"], event["type"]
-            if box and (kind == "session-ready" or
-                        kind == "session-failed" and box["cleanup"] == "kept"):
-                named[box["id"]] = event
-            elif box and kind == "session-deleted":
-                named.pop(box["id"], None)
-        return named
+        self.assertEqual(history.judge_events(sent, self.results.events), [])
 
     def assert_ledger_is_what_was_announced(self, limit=20):
         """What lives at the provider is, soon, exactly what events name as there."""
-        named = self.announced()
+        def differ():
+            return history.judge_boxes(self.results.events, self.sim.ledger())
 
-        def differs():
-            live = self.sim.live()
-            return {f"{'announced' if i in named else 'lives'} only: {i} "
-                    f"{(live.get(i) or {}).get('name')} {named.get(i)}" for i in live.keys() ^ named.keys()}
-
-        until(lambda: not differs(), limit, lambda: f"ledger and events differ: {sorted(differs())[:5]}", 0.2)
+        until(lambda: not differ(), limit, lambda: f"ledger and events differ: {differ()[:5]}", 0.2)
 
     def assert_never_two_live(self):
         """Of no name were there ever two sandboxes at a time."""
-        by_name = {}
-        for box in self.sim.ledger():
-            by_name.setdefault(box["name"], []).append(box)
-        for name, boxes in by_name.items():
-            boxes.sort(key=lambda b: b["created_at"])
-            for first, second in zip(boxes, boxes[1:]):
-                self.assertIsNotNone(first["destroyed_at"], f"two live sandboxes of {name}")
-                self.assertLessEqual(first["destroyed_at"], second["created_at"],
-                                     f"two live sandboxes of {name}")
+        self.assertEqual(history.judge_overlaps(self.sim.ledger()), [])
 
     def committed(self):
-        """partition -> (committed offset, end of the log)."""
+        """partition -> {committed, metadata, end of its log}."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka_address,
                                              "group.id": self.group, "enable.auto.commit": False})
         try:
             wanted = [confluent_kafka.TopicPartition(self.jobs_topic, p) for p in range(self.partitions)]
-            offsets = {t.partition: t.offset for t in consumer.committed(wanted, 10)}
-            return {t.partition: (offsets[t.partition], consumer.get_watermark_offsets(t, 10)[1])
-                    for t in wanted}
+            return {t.partition: {"committed": t.offset, "metadata": getattr(t, "metadata", None),
+                                  "end": consumer.get_watermark_offsets(t, 10)[1]}
+                    for t in consumer.committed(wanted, 10)}
         finally:
             consumer.close()
 
     def assert_offsets_at_end(self, limit=10):
         def behind():
-            return {p: pair for p, pair in self.committed().items() if max(pair[0], 0) != pair[1]}
+            return history.judge_offsets(self.committed())
 
         until(lambda: not behind(), limit, lambda: f"committed is not the end: {behind()}", 0.3)
 

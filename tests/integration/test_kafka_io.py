@@ -4,21 +4,25 @@ Every record becomes one result, "<partition>/<offset>"; the committed metadata 
 at any time a read_committed reader must see exactly the results below the committed offsets.
 """
 
+import concurrent.futures
 import os
+import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
+import types
 import unittest
 
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from harness import LOGS, OUT, Reader, until
-from broker import Broker, free_port
+from harness import LOGS, OUT, Event, Reader, until
+import raw
+from broker import Broker, Cluster
+from proxy import ADD_OFFSETS, END_TXN, INIT_PRODUCER_ID, PRODUCE, TXN_OFFSET_COMMIT, Proxy
 
 DRIVER = OUT / "tests" / "kafka" / "io_driver"
 FAST = ["session.timeout.ms=6000", "heartbeat.interval.ms=500"]
@@ -26,13 +30,23 @@ COOPERATIVE = "partition.assignment.strategy=cooperative-sticky"
 EAGER = "partition.assignment.strategy=range,roundrobin"
 
 
+class Results(Reader):
+    """Of a topic whose records are no events."""
+
+    def poll(self, seconds):
+        messages = [m for m in self.consumer.consume(500, seconds) if not m.error()]
+        self.events.extend(map(Event.of, messages))
+        return bool(messages)
+
+
 class Driver:
     """One io_driver. lines holds what it said."""
 
     def __init__(self, case, name, delivery, properties):
         self.name, self.lines = name, []
-        argv = [DRIVER, case.address, case.group, case.jobs, case.results,
-                case.dead, f"{case.group}-{name}", delivery, *FAST, *properties]
+        self.instance = f"{case.group}-{name}"
+        argv = [DRIVER, case.way, case.group, case.jobs, case.results,
+                case.dead, self.instance, delivery, *FAST, *properties]
         self.log = open(case.folder / f"{name}.log", "ab")
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *map(str, argv)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -96,6 +110,7 @@ class Driver:
 
 class IoCase(unittest.TestCase):
     partitions = 4
+    replicas = 1
     own_kafka = False
     seconds = 20
 
@@ -106,14 +121,14 @@ class IoCase(unittest.TestCase):
         self.folder = LOGS / self.id()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.address = self._broker()
+        self.address = self.way = self._broker()  # the way of the drivers may lead through a proxy
         self.jobs, self.results, self.dead, self.group = (
             f"{self.prefix}-{what}" for what in ("jobs", "results", "dead", "group"))
         self.create(self.jobs, self.partitions)
         self.create(self.results, 2)
         self.create(self.dead, 1, {"max.message.bytes": "200000"})
         self.producer = confluent_kafka.Producer({"bootstrap.servers": self.address})
-        self.reader = Reader(self.address, self.results)
+        self.reader = Results(self.address, self.results)
         self.addCleanup(self.reader.close)
         self.sent = []
 
@@ -126,9 +141,24 @@ class IoCase(unittest.TestCase):
         self.addCleanup(self.kafka.stop)
         return self.kafka.address
 
-    def create(self, topic, partitions, config=None):
+    def again(self, topic, partitions):
+        """Deletes the topic and makes it again at once."""
         admin = AdminClient({"bootstrap.servers": self.address})
-        for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})]).values():
+        admin.delete_topics([topic])[topic].result(30)
+
+        def made():
+            try:
+                self.create(topic, partitions)
+                return True
+            except confluent_kafka.KafkaException:
+                return False
+
+        until(made, 20, f"{topic} cannot be made again")
+
+    def create(self, topic, partitions, config=None, **more):
+        admin = AdminClient({"bootstrap.servers": self.address})
+        more = more or {"replication_factor": self.replicas}
+        for future in admin.create_topics([NewTopic(topic, partitions, config=config or {}, **more)]).values():
             future.result(30)
 
     def driver(self, name="a", *properties, delivery="exactly_once"):
@@ -159,9 +189,9 @@ class IoCase(unittest.TestCase):
         self.reader.settle(0.5)
         self.assertEqual(sorted(self.visible()), sorted(self.sent), "results seen twice")
 
-    def committed(self):
-        """partition -> (offset, metadata)."""
-        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": self.group})
+    def committed(self, group=None):
+        """partition -> offset."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": group or self.group})
         try:
             wanted = [confluent_kafka.TopicPartition(self.jobs, p) for p in range(self.partitions)]
             return {t.partition: t.offset for t in consumer.committed(wanted, 10)}
@@ -228,7 +258,7 @@ class Plain(IoCase):
         self.put(1)
         self.expect_all()
         a.wait("outcome 1 committed")
-        dead = Reader(self.address, self.dead)
+        dead = Results(self.address, self.dead)
         self.addCleanup(dead.close)
         dead.wait(lambda events: events, 10, lambda events: "no dead letter")
         self.assertEqual(len(dead.events[0].raw), 65536)
@@ -455,7 +485,7 @@ class BrokerTrouble(IoCase):
         stop = threading.Event()
 
         def kill_and_start():
-            for i in range(15):
+            for i in range(5):
                 driver = self.driver("a", "transaction.timeout.ms=5000")
                 driver.wait(r"outcome \d+ committed")
                 time.sleep(0.001 * (7 * i % 31))
@@ -473,130 +503,416 @@ class BrokerTrouble(IoCase):
         self.expect_offsets_at_end()
 
 
-class Proxy:
-    """Between clients and the broker: sees requests, and does to one kind what the test says."""
+class Topics(IoCase):
+    """Logs that lose their beginning or are made anew, and topics that go away."""
 
-    END_TXN, INIT_PRODUCER_ID = 26, 22
+    seconds = 25
 
-    def __init__(self, target):
-        self.target, self.port = target, free_port()
-        self.rule = None  # what to do with the next EndTxn: "lose", "mute" or "cut"
-        self.seen = 0     # EndTxn requests that the rule was applied to
-        self.server = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
+    def test_a_log_that_lost_its_beginning(self):
+        self.put(40)
+        raw.commit_offset(self.address, self.group, self.jobs, 0, 2, "w2")
+        raw.delete_records(self.address, self.jobs, 0, 5)
+        a = self.driver()
+        a.wait("assigned 0 4 2 w2")
+        self.sent = [job for job in self.sent if job not in [f"0/{i}" for i in range(5)]]
+        self.expect_all()
+        self.assertEqual(a.said("lost .*"), [])
+        self.expect_offsets_at_end()
 
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._connection, args=(client,), daemon=True).start()
+    def test_the_jobs_topic_made_anew(self):
+        """Read from its beginning: only that offsets begin again tells that it is another log."""
+        self.put(40)
+        a = self.driver()
+        self.expect_all()
+        a.wait(r"assigned \d 4 -1 ", 4)
+        self.again(self.jobs, self.partitions)
+        self.sent, before = [], len(self.visible())
+        self.put(8)
+        until(lambda: len(a.said(r"record \d [01] .*")) == 16, 60, lambda: f"not read again: {a.lines[-20:]}")
+        self.assertEqual(len(a.said(r"assigned \d 4 -1 ")), 8, "the core has not been told")
+        self.reader.wait(lambda events: len(events) >= before + 8, 30, lambda events: "results are missing")
+        self.assertEqual(sorted(self.visible()[before:]), sorted(self.sent))
+        self.expect_offsets_at_end()
 
-    def _connection(self, client):
-        broker = socket.create_connection(("127.0.0.1", self.target))
-        state = {"mute": False}
-        threading.Thread(target=self._answers, args=(broker, client, state), daemon=True).start()
-        try:
-            while True:
-                size = self._exactly(client, 4)
-                request = self._exactly(client, int.from_bytes(size, "big"))
-                if not self._judge(int.from_bytes(request[:2], "big"), size + request, broker, state):
-                    break
-        except OSError:
-            pass
-        for end in (client, broker):
-            end.close()
-
-    def _judge(self, kind, request, broker, state):
-        """False: cut the connection."""
-        if kind == self.INIT_PRODUCER_ID and self.rule in ("lose", "mute"):
-            self.rule = None  # the client has given up: all is well again
-        if kind != self.END_TXN or not self.rule:
-            broker.sendall(request)
-            return True
-        self.seen += 1
-        rule = self.rule
-        if rule == "cut":
-            self.rule = None
-        if rule == "mute":
-            state["mute"] = True
-        if rule != "lose":
-            broker.sendall(request)
-        if rule == "cut":
-            time.sleep(0.05)
-        return rule != "cut"
-
-    def _answers(self, broker, client, state):
-        try:
-            while True:
-                data = broker.recv(65536)
-                if not data:
-                    break
-                if not state["mute"]:
-                    client.sendall(data)
-        except OSError:
-            pass
-        client.close()
-
-    @staticmethod
-    def _exactly(connection, size):
-        data = b""
-        while len(data) < size:
-            more = connection.recv(size - len(data))
-            if not more:
-                raise OSError("closed")
-            data += more
-        return data
+    def test_the_results_topic_deleted(self):
+        """Said, and nothing moves, until it is there again: then all is published."""
+        a = self.driver()
+        a.wait(r"assigned .*", 4)
+        self.put(8)
+        self.expect_all()
+        self.reader.close()  # afterwards it would hang
+        admin = AdminClient({"bootstrap.servers": self.address})
+        admin.delete_topics([self.results])[self.results].result(30)
+        before, self.sent = self.committed(), []
+        self.put(40)
+        until(lambda: "UNKNOWN_TOPIC_OR_PART" in (self.folder / "a.log").read_text() or
+              "_UNKNOWN_TOPIC" in (self.folder / "a.log").read_text(), 60, "no word of it")
+        time.sleep(5)
+        self.assertEqual(self.committed(), before)
+        self.assertIsNone(a.process.poll())
+        self.create(self.results, 2)
+        self.reader = Results(self.address, self.results)
+        self.addCleanup(self.reader.close)
+        self.expect_all(90)
+        self.expect_offsets_at_end()
 
 
-class UnknownOutcome(IoCase):
-    """The answer to a commit does not come: what happened is found out, and nothing is seen twice."""
+class Three(IoCase):
+    """Three brokers, of which one dies."""
 
     own_kafka = True
-    seconds = 30
+    seconds = 60
+    replicas = 3
 
     def _broker(self):
-        self.kafka = Broker(self.folder / "kafka")
-        self.kafka.format()
-        self.proxy = Proxy(self.kafka.port)
-        text = self.kafka.conf.read_text()
-        self.kafka.conf.write_text(text.replace(f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.kafka.port}",
-                                                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.proxy.port}"))
-        self.kafka.start()
+        self.kafka = Cluster(self.folder / "kafka", 3).start()
         self.addCleanup(self.kafka.stop)
-        self.addCleanup(self.proxy.server.close)
-        return f"127.0.0.1:{self.proxy.port}"
+        return self.kafka.address
 
-    def commit_under(self, rule):
-        a = self.driver("a", "transaction.timeout.ms=4000")
+    def test_brokers_that_die(self):
+        """The group's coordinator: nobody notices but for a pause. Then the only one that has the
+        results: jobs wait, no offset moves, and all is published when it is back."""
+        a = self.driver()
         a.wait(r"assigned .*", 4)
-        self.put(4)
+        self.put(40)
         self.expect_all()
-        self.proxy.rule = rule
-        self.put(4)
+        coordinator = self.kafka.nodes[raw.coordinator(self.address, self.group) - 1]
+        coordinator.kill()
+        began = time.monotonic()
+        self.put(40)
         self.expect_all()
-        self.assertGreater(self.proxy.seen, 0)
-        self.put(4)
+        print(f"the coordinator died: all there again after {time.monotonic() - began:.1f} s")
+        coordinator.start()
+
+        self.assertEqual(a.leave(), 0)
+        node = self.kafka.nodes[2]
+        self.results += "-lonely"
+        self.create(self.results, 1, replica_assignment=[[node.number]])
+        self.reader, before = Results(self.address, self.results), self.committed()
+        self.addCleanup(self.reader.close)
+        node.kill()
+        self.sent = []
+        b = self.driver("b")
+        b.wait(r"assigned .*", 4, limit=60)
+        self.put(40)
+        time.sleep(8)
+        self.assertEqual(self.committed(), before)
+        self.assertIsNone(b.process.poll())
+        node.start()
+        self.expect_all(90)
+        self.expect_offsets_at_end()
+
+
+class Mixed(IoCase):
+    def test_a_member_of_another_protocol(self):
+        """It cannot join, and says so; it works as soon as the others are gone."""
+        a = self.driver("a", EAGER)
+        a.wait(r"assigned .*", 4)
+        b = self.driver("b", COOPERATIVE)
+        until(lambda: "INCONSISTENT_GROUP_PROTOCOL" in (self.folder / "b.log").read_text(), 20, "no word of it")
+        self.put(40)
+        self.expect_all()
+        self.assertEqual(len(a.owned()), 4)
+        self.assertEqual(a.leave(), 0)
+        self.put(40)
+        b.wait(r"assigned .*", 4, limit=60)
         self.expect_all()
         self.expect_offsets_at_end()
-        return a, (self.folder / "a.log").read_text()
 
-    def test_committed_and_the_answer_is_lost(self):
-        a, log = self.commit_under("mute")
-        self.assertIn('found=committed', log)
-        self.assertEqual(a.said(r"outcome \d+ refused"), [])
+    def test_a_pending_partition_is_kept_through_rebalances(self):
+        """While it waits for a transaction that may yet be committed others come and go."""
+        self.put(40)
+        group = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": self.group})
+        producer = confluent_kafka.Producer({"bootstrap.servers": self.address, "transactional.id": self.group})
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        for p in range(4):
+            for offset in range(5):
+                producer.produce(self.results, f"{p}/{offset}")
+        producer.send_offsets_to_transaction([confluent_kafka.TopicPartition(self.jobs, p, 5) for p in range(4)],
+                                             group.consumer_group_metadata(), 20)
+        a = self.driver("a", COOPERATIVE)
+        until(lambda: "partitions assigned" in (self.folder / "a.log").read_text(), 20, "not assigned")
+        b = self.driver("b", COOPERATIVE)
+        until(lambda: "partitions assigned" in (self.folder / "b.log").read_text(), 20, "not assigned")
+        self.assertEqual(b.leave(), 0)
+        until(lambda: (self.folder / "a.log").read_text().count("partitions assigned") >= 3, 20, "not assigned")
+        self.assertEqual(a.said("assigned .*"), [])
+        producer.commit_transaction(20)
+        a.wait(r"assigned \d 4 5 .*", 4)
+        self.expect_all()
+        self.assertEqual(a.said(r"record \d [0-4] .*"), [], "read from the beginning")
+        self.expect_offsets_at_end()
+        group.close()
 
-    def test_the_request_is_lost(self):
-        a, log = self.commit_under("lose")
-        self.assertIn('found="not committed"', log)
-        self.assertEqual(len(a.said(r"outcome \d+ refused")), 1)
 
-    def test_cut_and_sent_again(self):
-        """librdkafka says ok; the producer must be a new one all the same."""
-        a, log = self.commit_under("cut")
-        self.assertEqual(a.said(r"outcome \d+ refused"), [])
-        self.assertEqual(log.count("producer ready"), 2)
+class Killed(IoCase):
+    """The publisher alone is killed at random microseconds around its commit."""
+
+    partitions = 1
+    seconds = 25
+    kills, chains, batch = 60, 3, 3
+    seed = int(os.environ.get("SEED", "4"))
+
+    def test_killed_around_the_commit(self):
+        """Whatever a kill has left, the results are always those below the committed offset."""
+        with concurrent.futures.ThreadPoolExecutor(self.chains) as pool:
+            untold = [u for chain in pool.map(self.chain, range(self.chains)) for u in chain]
+        print(f"{len(untold)} kills: {sum(untold)} times the last batch was committed and nobody had been told")
+        self.assertGreater(sum(untold), 0, "no kill came late enough to mean anything")
+        self.assertLess(sum(untold), len(untold), "no kill came early enough to mean anything")
+
+    def chain(self, number):
+        """One driver after the other, each killed and the next going on where the offsets say. Of each:
+        was its last batch committed without its having been told?"""
+        case = types.SimpleNamespace(way=self.way, folder=self.folder / str(number), jobs=self.jobs,
+                                     results=f"{self.results}-{number}", dead=self.dead,
+                                     group=f"{self.group}-{number}")
+        case.folder.mkdir()
+        self.create(case.results, 1)
+        dice, untold, told = random.Random(self.seed + number), [], None
+        for _ in range(self.kills // self.chains):
+            driver = Driver(case, "a", "alone", ["transaction.timeout.ms=5000"])
+            try:
+                begin = self.begins(driver, told)
+                untold.append(told is not None and begin > told)
+                driver.wait(r"outcome \d+ committed", dice.randrange(1, 4))
+                driver.tell(f"die {dice.randrange(600, 1050)}")
+                self.assertEqual(driver.process.wait(30), -signal.SIGKILL)
+            finally:
+                driver.kill()
+            told = begin + self.batch * len(driver.said(r"outcome \d+ committed"))
+        last = Driver(case, "a", "alone", ["transaction.timeout.ms=5000"])
+        self.addCleanup(last.kill)
+        begin = self.begins(last, told)
+        last.wait(r"outcome \d+ committed")
+        self.assertEqual(last.leave(), 0)
+        self.see(case)
+        return untold[1:] + [begin > told]
+
+    def begins(self, driver, told):
+        """Where it begins: the metadata is that of the offset, and the offset what was told last or one
+        batch more."""
+        _, _, _, offset, metadata = (driver.wait("assigned .*")[0] + " ").split(" ")[:5]
+        begin = max(0, int(offset))
+        self.assertEqual(metadata.strip(), f"w{begin}" if int(offset) >= 0 else "")
+        if told is not None:
+            self.assertIn(begin, (told, told + self.batch))
+        return begin
+
+    def see(self, case):
+        end = self.committed(case.group)[0]
+        reader = Results(self.address, case.results)
+        self.addCleanup(reader.close)
+        reader.wait(lambda events: len(events) >= end, 30, lambda events: f"{len(events)} results of {end}")
+        reader.settle(0.5)
+        self.assertEqual([e.raw.decode() for e in reader.events], [f"0/{i}" for i in range(end)])
+
+
+class Proxied(IoCase):
+    """Drivers come by way of a proxy that does harm to single requests."""
+
+    own_kafka = True
+    seconds = 25
+
+    def _broker(self):
+        self.kafka = Cluster(self.folder / "kafka", 1, proxied=True).start()
+        self.proxy = Proxy(self.kafka.nodes)
+        self.addCleanup(self.kafka.stop)
+        self.addCleanup(self.proxy.close)
+        return self.kafka.address
+
+    def setUp(self):
+        super().setUp()
+        self.way = self.proxy.address
+
+    def working(self, *properties, name="a"):
+        """A driver that has published something."""
+        a = self.driver(name, "transaction.timeout.ms=4000", *properties)
+        a.wait(r"assigned .*", self.partitions)
+        self.put(4)
+        self.expect_all()
+        return a
+
+    def fault(self, do, api, **more):
+        return self.proxy.add(do, api, client=f"{self.group}-a", **more)
+
+    def log(self, name="a"):
+        return (self.folder / f"{name}.log").read_text()
+
+
+class UnknownOutcome(Proxied):
+    """The answer to a commit does not come: what happened is found out, and nothing is seen twice."""
+
+    seconds = 35
+
+    def commit_under(self, do, **more):
+        """Two batches, harm done to the end of the first; how many were refused."""
+        refused = len(self.a.said(r"outcome \d+ refused"))
+        fault = self.fault(do, END_TXN, **more)
+        for _ in range(2):
+            self.put(4)
+            self.expect_all()
+        self.assertGreater(fault.seen, 0)
+        self.expect_offsets_at_end()
+        return len(self.a.said(r"outcome \d+ refused")) - refused
+
+    def test_requests_and_answers_that_are_lost(self):
+        self.a = self.working()
+        self.assertEqual(self.commit_under("mute", times=99, ends_with=INIT_PRODUCER_ID), 0)
+        self.assertIn("found=committed", self.log())
+        self.assertEqual(self.commit_under("lose", times=99, ends_with=INIT_PRODUCER_ID), 1)
+        self.assertIn('found="not committed"', self.log())
+
+        # Cut and sent again: librdkafka says ok; the producer must be a new one all the same.
+        made = self.log().count("producer ready")
+        self.assertEqual(self.commit_under("cut_after"), 0)
+        self.assertEqual(self.log().count("producer ready"), made + 1)
+
+        # Records that are there although the answer was lost are not written twice.
+        fault = self.fault("cut_after", PRODUCE, times=3)
+        for _ in range(5):
+            self.put(8)
+            time.sleep(0.3)
+        self.expect_all()
+        self.assertEqual(fault.seen, 3)
+        self.expect_offsets_at_end()
+
+
+class Late(Proxied):
+    """A request of one transaction arrives in the next: librdkafka has sent it again meanwhile, and the
+    brokers cannot tell. Only a producer made anew is safe, which a plain one shows."""
+
+    partitions = 1  # so that each transaction concerns what the one before did
+    END_LATE = {"api": END_TXN, "before": (TXN_OFFSET_COMMIT, 1)}
+    OFFSETS_LATE = {"api": TXN_OFFSET_COMMIT, "before": (END_TXN, 2)}
+
+    def nothing_is_torn(self, driver, api, before):
+        """Two transactions; then another driver runs nothing again. It."""
+        fault = self.proxy.add("late", api, client=driver.instance, before=before)
+        for _ in range(2):
+            self.put(1)
+            self.expect_all()
+        self.assertIsNotNone(fault.answer, "it was not late")
+        self.expect_offsets_at_end()
+        self.assertEqual(driver.leave(), 0)
+        following = self.driver(driver.name + "-then", "transaction.timeout.ms=4000")
+        following.wait(r"assigned .*")
+        self.put(4)
+        self.expect_all()
+        self.assertEqual(len(following.said("record .*")), 4, "what had a result was run again")
+        return following
+
+    def test_an_end_and_offsets(self):
+        a = self.nothing_is_torn(self.working(), **self.END_LATE)
+        self.nothing_is_torn(a, **self.OFFSETS_LATE)
+
+    def test_a_break_that_librdkafka_does_not_tell(self):
+        """The third time in a row it keeps the same error to itself; two have come before, between
+        transactions."""
+        a = self.working()
+        for _ in range(2):
+            time.sleep(2.5)  # an early break would be another error
+            self.proxy.cut(client=a.instance)
+        time.sleep(2.5)
+        self.nothing_is_torn(a, **self.END_LATE)
+
+    def plain(self, name, late, abort):
+        """Two transactions of a plain producer, each a result and an offset; the second is aborted, if it
+        is to be. What is visible, and the offset."""
+        producer = confluent_kafka.Producer({
+            "bootstrap.servers": self.way, "transactional.id": name, "client.id": name, "log_level": 2,
+            "retry.backoff.ms": 20, "reconnect.backoff.ms": 50})
+        group = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": name})
+        fault = self.proxy.add("late", client=name, **late)
+        producer.init_transactions(20)
+        for number in (1, 2):
+            producer.begin_transaction()
+            producer.produce(self.results, f"{name} {number}")
+            producer.flush(20)
+            try:
+                producer.send_offsets_to_transaction([confluent_kafka.TopicPartition(self.jobs, 0, number)],
+                                                     group.consumer_group_metadata(), 20)
+                if number == 2 and abort:
+                    producer.abort_transaction(20)
+                else:
+                    producer.commit_transaction(20)
+            except confluent_kafka.KafkaException:
+                pass  # it has noticed; too late
+        group.close()
+        self.assertIsNotNone(fault.answer, "it was not late")
+        self.reader.settle(1)
+        return [text for text in self.visible() if text.startswith(name)], self.committed(name)[0]
+
+    def test_a_plain_producer_is_torn(self):
+        """By a late end: aborted, and visible. By late offsets: committed, and it will run again."""
+        self.assertEqual(self.plain("end", self.END_LATE, abort=True)[0], ["end 1", "end 2"])
+        self.assertEqual(self.plain("offsets", self.OFFSETS_LATE, abort=False), (["offsets 1", "offsets 2"], 1))
+
+
+class Deaths(Proxied):
+    """What dies or changes at a known moment of the transaction."""
+
+    seconds = 35
+
+    def killed_when(self, do, api):
+        """The one that goes on in its place, and under its name."""
+        fault = self.fault(do, api)
+        self.put(1)
+        until(lambda: fault.seen, 20, "the moment did not come", 0.001)
+        time.sleep(0.2)
+        self.a.kill()
+        return self.driver("a", "transaction.timeout.ms=4000")
+
+    def test_killed(self):
+        """Before the offsets are sent: nothing of it is ever seen, and the job runs again, once. When the
+        end has been sent: it counts, and nothing runs again."""
+        self.a = self.working()
+        self.a = self.killed_when("lose", TXN_OFFSET_COMMIT)
+        self.reader.settle(1)
+        self.assertEqual(len(self.visible()), 4, "a result of a transaction that nobody ended")
+        self.expect_all()
+        self.assertEqual(len(self.a.said("record .*")), 1)
+        self.expect_offsets_at_end()
+
+        self.a = self.killed_when("mute", END_TXN)
+        self.expect_all()
+        self.a.wait(r"assigned .*", 4)
+        self.put(4)
+        self.expect_all()
+        self.assertEqual(len(self.a.said("record .*")), 4)
+        self.expect_offsets_at_end()
+
+    def rebalance_in_a_commit(self, a, b, protocol):
+        """The member that joins gets nothing before the commit's outcome is known."""
+        a.tell("hold")
+        self.put(40)
+        a.wait("record .*", 44)
+        fault = self.proxy.add("delay", END_TXN, client=a.instance, seconds=3)
+        a.tell("go")
+        until(lambda: fault.seen, 20, "the moment did not come", 0.001)
+        b = self.driver(b, protocol)
+        until(lambda: len(a.owned()) == len(b.owned()) == 2, 40, lambda: f"{a.owned()} {b.owned()}")
+        self.expect_all()
+        self.assertEqual(b.said("record .*"), [], "what a had committed was read again")
+        self.assertEqual(a.said("lost .*"), [])
+        self.expect_offsets_at_end()
+        self.assertEqual((a.leave(), b.leave()), (0, 0))
+
+    def test_a_rebalance_in_a_commit(self):
+        self.rebalance_in_a_commit(self.working(COOPERATIVE), "b", COOPERATIVE)
+        self.rebalance_in_a_commit(self.working(EAGER, name="c"), "d", EAGER)
+
+    def test_a_call_that_hangs(self):
+        """It ends with a word of why, and a peer takes over."""
+        a, b = self.working(), self.driver("b")
+        until(lambda: len(a.owned()) == len(b.owned()) == 2, 40, lambda: f"{a.owned()} {b.owned()}")
+        self.fault("lose", ADD_OFFSETS, times=10000)
+        self.put(8)
+        self.assertEqual(a.process.wait(100), 75)
+        self.assertRegex("\n".join(a.lines), "fatal 75 publishing has hung for .* although the broker answers")
+        self.expect_all()
+        self.expect_offsets_at_end()
 
 
 if __name__ == "__main__":

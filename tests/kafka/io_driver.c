@@ -1,7 +1,7 @@
 /* io_driver: the consumer and the publisher without a core, steered by a test.
  *
- *   io_driver BROKERS GROUP JOBS RESULTS DEAD_LETTERS INSTANCE exactly_once|at_least_once
- * [NAME=VALUE]..
+ *   io_driver BROKERS GROUP JOBS RESULTS DEAD_LETTERS INSTANCE exactly_once|at_least_once|alone
+ *             [NAME=VALUE]..
  *
  * It does the least that a worker does: every record becomes one result ("<partition>/<offset>"),
  * results and the offset behind them go out as a batch, a refused batch is put back, what is lost
@@ -14,22 +14,31 @@
  *   pad N                metadata of N characters from now on
  *   dead N               a dead letter of N bytes with the next batch
  *   status               "status <consumer ready> <publisher ready>"
- *   leave                leaves the group and ends */
+ *   die N                SIGKILL during the next batch, when N thousandths of the time that the
+ * last one took have passed leave                leaves the group and ends
+ *
+ * alone: exactly_once, without joining the group and without records: it thinks up the jobs of
+ * partition 0 from the committed offset on, a few whenever the last few are committed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/buf.h"
 #include "common/log.h"
 #include "common/xalloc.h"
 #include "worker/io/consumer.h"
+#include "worker/io/kafka.h"
+#include "worker/io/lookup.h"
 #include "worker/io/publisher.h"
 
 #define PARTITIONS 64
+#define FEW 3
 
 struct lane { /* of one partition; records are finished in order */
     bool owned, going, dirty;
@@ -44,13 +53,16 @@ struct lane { /* of one partition; records are finished in order */
 struct driver {
     struct loop *loop;
     struct config config;
-    struct consumer *consumer;
+    struct consumer *consumer; /* NULL: alone */
+    rd_kafka_t *handle;        /* alone: owned */
+    struct lookup *lookup;     /* alone */
     struct publisher *publisher;
     struct watch *watch;
     struct lane lanes[PARTITIONS];
     struct batch batch;
     bool committing, hold, shut, keep;
-    size_t pad, dead;
+    size_t pad, dead, die;
+    uint64_t begun_ns, took_ns; /* the last batch */
     int exit_code;
     char line[4096];
     size_t len;
@@ -151,6 +163,25 @@ static void batch_clear(struct batch *b)
     *b = (struct batch){.id = b->id};
 }
 
+/* Whatever we are doing then. */
+static void die_in(uint64_t ns)
+{
+    struct sigevent kill = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    struct itimerspec at = {
+        .it_value = {.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) + 1}};
+    timer_t timer;
+    ASSERT(timer_create(CLOCK_MONOTONIC, &kill, &timer) == 0);
+    timer_settime(timer, 0, &at, NULL);
+}
+
+static rd_kafka_consumer_group_metadata_t *group_of(struct driver *d)
+{
+    if (d->config.kafka.delivery != EXACTLY_ONCE)
+        return NULL;
+    return d->consumer ? consumer_group(d->consumer)
+                       : rd_kafka_consumer_group_metadata_new(d->config.kafka.group);
+}
+
 static void try_commit(struct driver *d)
 {
     if (d->committing)
@@ -169,8 +200,11 @@ static void try_commit(struct driver *d)
     }
     d->batch.id++;
     d->committing = true;
-    bool exactly = d->config.kafka.delivery == EXACTLY_ONCE;
-    publisher_commit(d->publisher, &d->batch, exactly ? consumer_group(d->consumer) : NULL);
+    publisher_commit(d->publisher, &d->batch, group_of(d));
+    d->begun_ns = loop_now_ns();
+    if (d->die)
+        die_in(d->took_ns / 1000 * d->die);
+    d->die = 0;
 }
 
 static void try_release(struct driver *d)
@@ -206,7 +240,8 @@ static void on_assigned(void *arg, int32_t partition, int32_t total, int64_t off
     say("assigned %" PRId32 " %" PRId32 " %" PRId64 " %s", partition, total, offset, metadata);
     ASSERT(!d->lanes[partition].owned);
     d->lanes[partition] = (struct lane){.owned = true, .watermark = offset};
-    consumer_open(d->consumer, partition, !d->shut);
+    if (d->consumer)
+        consumer_open(d->consumer, partition, !d->shut);
 }
 
 static void on_revoked(void *arg, const int32_t *partitions, size_t n)
@@ -229,11 +264,37 @@ static void on_lost(void *arg, const int32_t *partitions, size_t n)
     }
 }
 
+/* ---- alone ---- */
+
+static void think_up(struct driver *d)
+{
+    struct lane *l = &d->lanes[0];
+    for (int64_t i = 0; i < FEW; i++) {
+        GROW(l->waiting, l->n_waiting, l->cap_waiting);
+        l->waiting[l->n_waiting++] = xasprintf("0/%" PRId64, MAX(l->watermark, 0) + i);
+    }
+}
+
+static void on_answer(void *arg, const struct committed *c)
+{
+    struct driver *d = arg;
+    if (!c->known) { /* the one that was killed has left a transaction, which ours will end */
+        lookup_ask(d->lookup, &c->partition, 1, 1);
+        return;
+    }
+    on_assigned(d, 0, 1, c->offset, c->metadata);
+    think_up(d);
+    try_commit(d);
+}
+
+/* ---- outcomes, ends ---- */
+
 static void on_outcome(void *arg, uint64_t batch, bool committed)
 {
     struct driver *d = arg;
     say("outcome %" PRIu64 " %s", batch, committed ? "committed" : "refused");
     ASSERT(batch == d->batch.id && d->committing);
+    d->took_ns = loop_now_ns() - d->begun_ns;
     d->committing = false;
     for (size_t i = 0; committed && i < d->batch.n_offsets; i++) {
         struct lane *l = &d->lanes[d->batch.offsets[i].partition];
@@ -243,6 +304,8 @@ static void on_outcome(void *arg, uint64_t batch, bool committed)
     d->dead = 0;
     batch_clear(&d->batch);
     try_release(d);
+    if (!d->consumer && committed)
+        think_up(d);
     try_commit(d);
 }
 
@@ -284,8 +347,12 @@ static void command(struct driver *d, char *line)
         d->pad = number;
     else if (strncmp(line, "dead ", 5) == 0)
         d->dead = number;
+    else if (strncmp(line, "die ", 4) == 0)
+        d->die = number;
     else if (strcmp(line, "status") == 0)
         say("status %d %d", consumer_ready(d->consumer), publisher_ready(d->publisher));
+    else if (strcmp(line, "leave") == 0 && !d->consumer)
+        loop_stop(d->loop);
     else if (strcmp(line, "leave") == 0)
         consumer_leave(d->consumer);
     try_commit(d);
@@ -322,13 +389,13 @@ static void configure(struct driver *d, int argc, char **argv)
     c->topics.dead_letters = argv[5];
     c->topics.progress = argv[4] + strlen(argv[4]);
     c->kafka.instance = argv[6];
-    c->kafka.delivery = strcmp(argv[7], "exactly_once") == 0 ? EXACTLY_ONCE : AT_LEAST_ONCE;
+    c->kafka.delivery = strcmp(argv[7], "at_least_once") == 0 ? AT_LEAST_ONCE : EXACTLY_ONCE;
     c->kafka.password = c->topics.progress;
     c->kafka.properties = argv + 8;
     c->kafka.n_properties = (size_t)(argc - 8);
 }
 
-int main(int argc, char **argv)
+static void start(struct driver *d, bool alone)
 {
     static const struct consumer_events events = {.record = on_record,
                                                   .assigned = on_assigned,
@@ -336,33 +403,42 @@ int main(int argc, char **argv)
                                                   .lost = on_lost,
                                                   .closed = on_closed,
                                                   .fatal = on_fatal};
+    struct consumer_options c = {
+        .config = &d->config, .instance = d->config.kafka.instance, .events = &events, .arg = d};
+    struct publisher_options p = {.config = &d->config,
+                                  .instance = d->config.kafka.instance,
+                                  .outcome = on_outcome,
+                                  .fatal = on_fatal,
+                                  .arg = d,
+                                  .watchdog_seconds = 20};
+    if (alone) {
+        d->handle = kafka_new(KAFKA_CONSUMER, kafka_conf(&d->config, KAFKA_CONSUMER, c.instance));
+        d->lookup = lookup_new(d->loop, &d->config, c.instance, true, on_answer, d);
+        lookup_ask(d->lookup, &(int32_t){0}, 1, 1);
+    } else {
+        d->consumer = consumer_new(d->loop, &c);
+    }
+    p.consumer = alone ? d->handle : consumer_handle(d->consumer);
+    d->publisher = publisher_new(d->loop, &p);
+    fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
+    d->watch = watch_new(d->loop, STDIN_FILENO, on_stdin, d);
+    watch_set(d->watch, true, false);
+}
+
+int main(int argc, char **argv)
+{
     static struct driver d;
     if (argc < 8)
         return 2;
     log_setup(LOG_LEVEL_DEBUG, LOG_LOGFMT);
     configure(&d, argc, argv);
     d.loop = loop_new();
-    d.consumer =
-        consumer_new(d.loop, &(struct consumer_options){.config = &d.config,
-                                                        .instance = d.config.kafka.instance,
-                                                        .events = &events,
-                                                        .arg = &d});
-    if (!d.consumer)
-        return 1;
-    d.publisher =
-        publisher_new(d.loop, &(struct publisher_options){.config = &d.config,
-                                                          .instance = d.config.kafka.instance,
-                                                          .consumer = consumer_handle(d.consumer),
-                                                          .outcome = on_outcome,
-                                                          .fatal = on_fatal,
-                                                          .arg = &d,
-                                                          .watchdog_seconds = 20});
-    fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
-    d.watch = watch_new(d.loop, STDIN_FILENO, on_stdin, &d);
-    watch_set(d.watch, true, false);
+    start(&d, strcmp(argv[7], "alone") == 0);
     loop_run(d.loop);
     publisher_free(d.publisher);
     consumer_free(d.consumer);
+    lookup_free(d.lookup);
+    kafka_destroy(d.handle);
     watch_free(d.watch);
     loop_free(d.loop);
     for (int i = 0; i < PARTITIONS; i++)
