@@ -1,13 +1,19 @@
 #!/usr/bin/python3
-"""Breaks the core on purpose: every *.patch here is a one-line mistake, and a test must notice it.
+"""Breaks the worker on purpose: every *.patch here is a small mistake, and the tests must notice it.
+
+Three judges, each on its own: the unit tests of core and provider, the random schedules, and the
+exhaustive ones (with one fault; with two when neither found it). The explorer must find every mutant:
+so they prove that it bites. One that no explorer can see says so in its head, with the reason, in a
+line that begins with "Unit tests only:". A patch that does not apply, or does not compile, is a
+failure too: it proves nothing.
 
 Works on a copy of the tree in build/mutants, with the objects already built, so that a mutant costs
-the compilation of one file. A patch that does not apply, or does not compile, is a failure too: it
-proves nothing.
+the compilation of one file. Arguments: parts of names, to run only those.
 """
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +25,23 @@ BUILD = ROOT / os.environ.get("BUILD", "build")
 TREE = BUILD / "mutants"
 PARTS = ["Makefile", "common", "worker", "config", "tests", "build/release"]
 MAKE = ["make", "--no-print-directory", "BUILD=build", "FLAVOUR=release"]
-EXPLORE = "explore:" in (ROOT / "Makefile").read_text()
+EXPLORE = "build/release/explore"
+SEEDS = 1000
+LIMIT = 900  # seconds for one judge
+ONLY_UNIT = "Unit tests only:"
 
 
-def run(*argv, limit=600):
-    child = subprocess.run([str(a) for a in argv], cwd=TREE, text=True, errors="replace", timeout=limit,
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                           env={**os.environ, "MAKEFLAGS": "", "BUILD": "build"})
-    return child.returncode, child.stdout
+def run(*argv, limit=LIMIT):
+    """(exit code, output); -1 when the time is up."""
+    child = subprocess.Popen([str(a) for a in argv], cwd=TREE, text=True, errors="replace", start_new_session=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             env={**os.environ, "MAKEFLAGS": "", "BUILD": "build", "FLAVOUR": "release"})
+    try:
+        output, _ = child.communicate(timeout=limit)
+        return child.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, 9)
+        return -1, child.communicate()[0]
 
 
 def copy_tree():
@@ -41,43 +56,94 @@ def copy_tree():
             shutil.copy2(source, target)
 
 
+def build():
+    tests = [p for layer in ("core", "provider") for p in sorted((TREE / "tests/unit" / layer).glob("test_*.c"))]
+    programs = [f"build/release/{p.relative_to(TREE).with_suffix('')}" for p in tests]
+    return run(*MAKE, "-j2", EXPLORE, *programs)
+
+
+class Verdict:
+    """What one judge says: found or not, how long it took, and in which words."""
+
+    def __init__(self, argv, words):
+        began = time.monotonic()
+        self.code, self.output = run(*argv)
+        self.seconds = time.monotonic() - began
+        found = re.findall(words, self.output, re.M)
+        self.found = self.code not in (0, -1)
+        self.words = (found[0] if found else "died").strip() if self.found else ""
+
+    def __str__(self):
+        return f"{self.seconds:.1f} s" if self.found else "-"
+
+
+def unit():
+    return Verdict(["tests/run.py", "unit", "core/", "provider/"], r"^\s*\|?\s*not ok \d+ - (.*)$")
+
+
+def randomly():
+    return Verdict([EXPLORE, "--runs", SEEDS, "--no-shorten"], r"^(seed .*)$")
+
+
+def exhaustively(faults):
+    return Verdict([EXPLORE, "--exhaustive", "--faults", faults], r"^(.* faults, \d+ steps: violated: .*)$")
+
+
 def judge(patch):
-    """(noticed, how)"""
+    """(a row of the table, whether all is well)"""
     code, output = run("patch", "-p1", "--forward", "--no-backup-if-mismatch", "-i", patch)
     if code != 0:
-        return False, f"does not apply:\n{output}"
+        return [patch.stem, "does not apply", "", "", output[-300:]], False
     try:
-        code, output = run(*MAKE, "unit-programs")
+        code, output = build()
         if code != 0:
-            return False, f"does not compile:\n{output[-2000:]}"
-        code, output = run("tests/run.py", "unit", "core/")
-        if code == 0 and EXPLORE:
-            code, output = run(*MAKE, "explore")
+            return [patch.stem, "does not compile", "", "", output[-1000:]], False
+        by = [unit(), randomly(), exhaustively(1)]
+        only_unit = ONLY_UNIT in patch.read_text().split("--- a/")[0]
+        if not only_unit and not by[1].found and not by[2].found:
+            by[2] = exhaustively(2)
     finally:
         run("patch", "-p1", "--reverse", "--no-backup-if-mismatch", "-i", patch)
-    lines = [line.strip(" |") for line in output.splitlines()]
-    red = [line for line in lines if line.startswith("not ok") or "violated" in line]
-    return code != 0, "; ".join(red[:2]) or "the test program died"
+    words = by[2].words or by[1].words or by[0].words
+    ok = by[0].found if only_unit else by[1].found or by[2].found
+    return [patch.stem, *map(str, by), words + (" (unit tests only)" if only_unit else "")], ok
+
+
+def print_table(rows):
+    rows = [["mutant", "unit tests", "random", "exhaustive", "found as"], *rows]
+    widths = [max(len(r[i]) for r in rows) for i in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths)) + "  " + row[4].replace("\n", " ")[:110])
+
+
+def healthy():
+    """Without any mutant nothing is found."""
+    code, output = build()
+    for judges in (unit, randomly, lambda: exhaustively(1)) if code == 0 else ():
+        verdict = judges()
+        code, output = verdict.code, verdict.output
+        if code != 0:
+            break
+    if code != 0:
+        print(f"red without any mutant:\n{output[-3000:]}")
+    return code == 0
 
 
 def main():
-    patches = sorted(HERE.glob("*.patch"))
+    patches = [p for p in sorted(HERE.glob("*.patch")) if not sys.argv[1:] or any(a in p.stem for a in sys.argv[1:])]
     copy_tree()
-    code, output = run(*MAKE, "unit-programs")
-    if code == 0:
-        code, output = run("tests/run.py", "unit", "core/")
-    if code != 0:
-        print(f"the core's tests are red without any mutant:\n{output[-3000:]}")
+    if not healthy():
         return 1
-    survived = 0
+    rows, failed = [], 0
     for patch in patches:
-        began = time.monotonic()
-        noticed, how = judge(patch)
-        survived += not noticed
-        print(f"{'ok  ' if noticed else 'FAIL'} mutant {patch.stem}  {time.monotonic() - began:.1f} s: "
-              f"{how if noticed or 'not ' in how else 'no test noticed it'}", flush=True)
-    print(f"{len(patches) - survived} passed, {survived} failed, 0 skipped")
-    return 1 if survived or not patches else 0
+        row, ok = judge(patch)
+        rows.append(row)
+        failed += not ok
+        print(f"{'ok  ' if ok else 'FAIL'} mutant {'  '.join(row)[:300]}", flush=True)
+    print()
+    print_table(rows)
+    print(f"{len(patches) - failed} passed, {failed} failed, 0 skipped")
+    return 1 if failed or not patches else 0
 
 
 if __name__ == "__main__":

@@ -117,6 +117,12 @@ struct sim_sandbox { /* all borrowed for the call */
 void model_each_sandbox(const struct model *, void (*visit)(void *arg, const struct sim_sandbox *),
                         void *arg);
 
+/* For hosts that compare states (explore): all that may still make a difference, and a chance that
+ * depends on what there is and not on the way there. */
+struct digest;
+void model_digest(const struct model *, uint64_t now_ns, struct digest *);
+void model_steady(struct model *);
+
 /* The ledger as GET /_sim/ledger prints it. */
 void model_ledger(const struct model *, struct buf *out);
 

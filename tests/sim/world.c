@@ -1,10 +1,11 @@
 /* world: see the header. Here: the queue of what will happen, the table of how it happens, the
  * story that tells of it, and a world's life from the plan to the silence at its end.
  *
- * One queue, one clock: time moves only when an event is taken from the queue, and of two events of
- * the same time the one that was posted first comes first. Every delay and every choice is drawn
- * from the world's one generator, in the order in which things happen; so a seed is a story, and
- * whoever draws once more or once less changes all that follows.
+ * One queue, one clock: by a plan, time moves only when an event is taken from the queue, and of
+ * two events of the same time the one that was posted first comes first. Every delay and every
+ * choice is drawn from the world's one generator, in the order in which things happen; so a seed is
+ * a story, and whoever draws once more or once less changes all that follows. Step by step, the
+ * host takes from the queue what it likes: see world_choice.c.
  *
  * What is simplified, and why it is enough: the broker is one object that never fails (the
  * publisher's own trouble with brokers is tested against a real one); a commit is three steps
@@ -12,9 +13,12 @@
  * waits while a transaction of somebody else is pending on the partition.
  *
  * The rest by file: world_worker.c the workers and the faults, world_kafka.c group, records and
- * transactions, world_daytona.c requests and answers, world_check.c the invariants. */
+ * transactions, world_daytona.c requests and answers, world_check.c the invariants,
+ * world_choice.c the life step by step, world_core.c a core's state in a number. */
 #include "tests/sim/world_impl.h"
 
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +59,7 @@ void world_broken(struct world *w, const char *fmt, ...)
 
 /* ---- the queue ---- */
 
-static bool before(const struct event_at *a, const struct event_at *b)
+static bool is_before(const struct event_at *a, const struct event_at *b)
 {
     return a->at != b->at ? a->at < b->at : a->seq < b->seq;
 }
@@ -66,7 +70,8 @@ void world_push(struct world *w, uint64_t at, struct event_at e)
     e.seq = ++w->seq;
     GROW(w->queue, w->n_queue, w->cap_queue);
     size_t i = w->n_queue++;
-    for (; i > 0 && before(&e, &w->queue[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; !w->plan->step_by_step && i > 0 && is_before(&e, &w->queue[(i - 1) / 2]);
+         i = (i - 1) / 2)
         w->queue[i] = w->queue[(i - 1) / 2];
     w->queue[i] = e;
 }
@@ -79,9 +84,9 @@ static bool pop(struct world *w, struct event_at *out)
     struct event_at last = w->queue[--w->n_queue];
     size_t i = 0;
     for (size_t child; (child = 2 * i + 1) < w->n_queue; i = child) {
-        if (child + 1 < w->n_queue && before(&w->queue[child + 1], &w->queue[child]))
+        if (child + 1 < w->n_queue && is_before(&w->queue[child + 1], &w->queue[child]))
             child++;
-        if (!before(&w->queue[child], &last))
+        if (!is_before(&w->queue[child], &last))
             break;
         w->queue[i] = w->queue[child];
     }
@@ -89,9 +94,18 @@ static bool pop(struct world *w, struct event_at *out)
     return true;
 }
 
+#define MOMENT_MS 20
+
 uint64_t world_about(struct world *w, uint64_t ms)
 {
+    if (w->plan->step_by_step)
+        return ms <= MOMENT_MS ? w->now : w->now + ms * NS_PER_MS;
     return w->now + 1 + rng_below(&w->rng, 2 * ms * NS_PER_MS + 1);
+}
+
+bool world_coin(struct world *w)
+{
+    return w->plan->step_by_step || rng_below(&w->rng, 2);
 }
 
 void world_post(struct world *w, uint64_t at, enum happening what, unsigned worker, uint64_t n)
@@ -128,17 +142,50 @@ static const struct {
     [THAW] = {world_on_thaw, true},
 };
 
-static void happen(struct world *w, const struct event_at *e)
+static bool is_inside(const struct event_at *e)
+{
+    bool orphan = e->what == TXN_END && !e->epoch;
+    return happenings[e->what].inside && !orphan;
+}
+
+static bool names_request(const struct event_at *e)
+{
+    return e->what == ARRIVE || e->what == DELIVER || e->what == CALL_TIMEOUT;
+}
+
+/* The outside has changed. */
+static bool is_seen(const struct event_at *e)
+{
+    return e->what == ARRIVE || e->what == DAYTONA || e->what == TXN_END;
+}
+
+bool world_event_is_over(const struct world *w, const struct event_at *e)
 {
     const struct worker *k = &w->workers[e->worker];
-    bool orphan = e->what == TXN_END && !e->epoch;
-    bool inside = happenings[e->what].inside && !orphan;
-    if (inside && (!k->core || (e->epoch && e->epoch != k->epoch)))
+    if (is_inside(e) && (!k->core || (e->epoch && e->epoch != k->epoch)))
+        return true;
+    bool wanted = e->what == DELIVER || e->what == CALL_TIMEOUT;
+    return wanted && w->requests[e->n]->done;
+}
+
+bool world_event_is_blocked(const struct world *w, const struct event_at *e)
+{
+    return is_inside(e) && w->workers[e->worker].frozen_until && e->what != THAW;
+}
+
+void world_happen(struct world *w, const struct event_at *e)
+{
+    bool over = world_event_is_over(w, e);
+    if (!over && world_event_is_blocked(w, e)) {
+        world_push(w, w->workers[e->worker].frozen_until + 1, *e);
         return;
-    if (inside && k->frozen_until && e->what != THAW)
-        world_push(w, k->frozen_until + 1, *e);
-    else
+    }
+    if (!over)
         happenings[e->what].fn(w, e);
+    if (names_request(e))
+        world_request_unnamed(w, e->n);
+    if (!over && is_seen(e))
+        world_check_sandboxes(w);
 }
 
 /* ---- life ---- */
@@ -151,11 +198,11 @@ static void world_log(void *arg, const char *line, size_t len)
 
 static void make_config(struct world *w)
 {
-    static const char *const sets[] = {
+    const char *const sets[] = {
         "kafka.group=x",
         "topics.jobs=j",
         "jobs.max_in_flight=6",
-        "sweep.every_seconds=3",
+        w->plan->step_by_step ? "sweep.every_seconds=60" : "sweep.every_seconds=3",
         "providers.daytona.api_url=http://127.0.0.1:3986/api",
         "providers.daytona.creates_per_minute=100000",
         "session_key.secret_files=",
@@ -192,13 +239,11 @@ static void world_done(struct world *w)
 {
     for (unsigned i = 0; i < WORKERS_MAX; i++) {
         core_free(w->workers[i].core);
+        outbox_done(&w->workers[i].outbox);
         world_txn_clear(&w->workers[i].txn);
     }
-    for (size_t n = 0; n < w->n_requests; n++) {
-        call_done(&w->requests[n]->c);
-        sim_reply_done(&w->requests[n]->reply);
-        free(w->requests[n]);
-    }
+    for (size_t n = 0; n < w->n_requests; n++)
+        world_request_free(w->requests[n]);
     for (unsigned p = 0; p < PARTITIONS_MAX; p++)
         free(w->parts[p].metadata);
     world_seen_done(w);
@@ -211,49 +256,95 @@ static void world_done(struct world *w)
 
 static void begin(struct world *w)
 {
-    if (w->plan->foreign)
-        world_make_foreign(w);
     const struct plan *plan = w->plan;
+    if (plan->foreign)
+        world_make_foreign(w);
     for (unsigned p = 0; p < PARTITIONS_MAX; p++)
         w->parts[p] = (struct part_log){.owner = -1, .committed = -1};
-    for (unsigned i = 0; i < plan->workers; i++)
+    for (unsigned i = 0; i < plan->present; i++)
         world_push(w, 1 + i * 50 * NS_PER_MS, (struct event_at){.what = START_WORKER, .worker = i});
-    for (size_t i = 0; i < plan->n_jobs; i++)
-        if (!plan->jobs[i].off)
-            world_push(w, plan->jobs[i].at_ns, (struct event_at){.what = PRODUCE, .n = i});
+    for (size_t i = 0; i < plan->n_jobs; i++) {
+        if (plan->jobs[i].off || plan->jobs[i].at_ns == NEVER)
+            continue;
+        world_push(w, plan->jobs[i].at_ns, (struct event_at){.what = PRODUCE, .n = i});
+        w->produced++;
+    }
     for (size_t i = 0; i < plan->n_faults; i++)
         if (!plan->faults[i].off && !plan->faults[i].at_effect)
             world_push(w, plan->faults[i].at_ns,
                        (struct event_at){.what = FAULT, .worker = plan->faults[i].worker, .n = i});
 }
 
-bool world_run(const struct plan *plan, struct buf *story, struct outcome_counts *out)
+struct world *world_new(const struct plan *plan, struct buf *story, struct outcome_counts *out)
 {
-    struct world w = {.plan = plan, .story = story, .out = out};
+    struct world *w = xcalloc(1, sizeof *w);
+    *w = (struct world){.plan = plan, .story = story, .out = out};
+    *out = (struct outcome_counts){0};
+    rng_init(&w->rng, plan->seed);
+    log_setup(story ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, LOG_LOGFMT);
+    log_capture(world_log, w);
+    make_config(w);
+    make_model(w);
+    begin(w);
+    return w;
+}
+
+void world_free(struct world *w)
+{
+    world_done(w);
+    free(w);
+    log_capture(NULL, NULL);
+}
+
+/* When the last fault is over, all is done and nobody has done anything for long. */
+static bool is_quiet(const struct world *w, uint64_t *done_ns)
+{
+    const struct plan *plan = w->plan;
+    bool produced = w->now > plan->jobs[plan->n_jobs - 1].at_ns + NS_PER_S;
+    *done_ns = produced && world_all_done(w) ? (*done_ns ? *done_ns : w->now) : 0;
+    uint64_t since = MAX(*done_ns, MAX(w->last_fault_ns, w->key_refused_until));
+    return *done_ns && w->now > since + QUIET_NS;
+}
+
+static void live(struct world *w)
+{
     struct event_at e;
     uint64_t done_ns = 0;
-    *out = (struct outcome_counts){0};
-    rng_init(&w.rng, plan->seed);
-    log_capture(world_log, &w);
-    make_config(&w);
-    make_model(&w);
-    begin(&w);
-    while (!out->broken && pop(&w, &e)) {
-        w.now = MAX(w.now, e.at);
-        out->events++;
-        happen(&w, &e);
-        if (out->events % 64 == 0)
-            world_check_sandboxes(&w);
-        if (out->events > EVENTS_MAX || w.now > LONGEST_NS)
-            world_broken(&w, "no end in sight");
-        bool produced = w.now > plan->jobs[plan->n_jobs - 1].at_ns + NS_PER_S;
-        done_ns = produced && world_all_done(&w) ? (done_ns ? done_ns : w.now) : 0;
-        if (done_ns && w.now > done_ns + QUIET_NS && w.now > w.last_fault_ns + QUIET_NS)
+    while (!w->out->broken && pop(w, &e)) {
+        w->now = MAX(w->now, e.at);
+        w->out->events++;
+        world_happen(w, &e);
+        if (w->out->events > EVENTS_MAX || w->now > LONGEST_NS)
+            world_broken(w, "no end in sight");
+        if (is_quiet(w, &done_ns))
             break;
     }
-    if (!out->broken)
-        world_check_end(&w);
-    world_done(&w);
-    log_capture(NULL, NULL);
+    if (!w->out->broken)
+        world_check_end(w);
+}
+
+/* ---- an assertion of the code under test is a broken invariant, not the end of the test ---- */
+
+static sigjmp_buf assertion;
+
+static void on_abort(int signal)
+{
+    (void)signal;
+    siglongjmp(assertion, 1);
+}
+
+bool world_run(const struct plan *plan, struct buf *story, struct outcome_counts *out)
+{
+    struct sigaction act = {.sa_handler = on_abort}, before;
+    sigaction(SIGABRT, &act, &before);
+    if (sigsetjmp(assertion, 1) == 0) {
+        struct world *w = world_new(plan, story, out);
+        live(w);
+        world_free(w);
+    } else { /* what the world held is lost */
+        out->broken = "an assertion of the code, see above";
+        log_capture(NULL, NULL);
+    }
+    sigaction(SIGABRT, &before, NULL);
     return !out->broken;
 }

@@ -8,7 +8,7 @@
  * Invariants:
  * - A worker hears of a request once at most: the answer, a fault or its own time-out, whichever is
  *   first; after it cancelled, or in another life, never.
- * - A request stays in the list until the world ends: events name it by its index.
+ * - A request stays in its place as long as an event names it, or Daytona holds it.
  * - Whenever the model was touched, its next move of its own is in the queue. */
 #include "tests/sim/world_impl.h"
 
@@ -16,10 +16,13 @@
 #include <string.h>
 
 #include "common/xalloc.h"
+#include "tests/sim/digest.h"
 
 static void daytona_wakes(struct world *w)
 {
     uint64_t at = model_next(w->model);
+    if (w->plan->step_by_step) /* the host looks for itself */
+        return;
     if (at == NEVER || (w->daytona_ns && at >= w->daytona_ns))
         return;
     w->daytona_ns = at;
@@ -28,28 +31,74 @@ static void daytona_wakes(struct world *w)
 
 /* ---- requests ---- */
 
-void world_call(struct world *w, unsigned i, struct effect *e)
+static size_t free_place(struct world *w)
 {
-    struct worker *k = &w->workers[i];
-    struct request *r = xcalloc(1, sizeof *r);
+    for (size_t n = 0; n < w->n_requests; n++)
+        if (!w->requests[n])
+            return n;
     GROW(w->requests, w->n_requests, w->cap_requests);
-    size_t n = w->n_requests++;
-    w->requests[n] = r;
-    *r = (struct request){.worker = i, .epoch = k->epoch, .call = e->call.id, .c = e->call.call};
-    memset(&e->call.call, 0, sizeof e->call.call);
+    return w->n_requests++;
+}
+
+void world_request_free(struct request *r)
+{
+    if (!r)
+        return;
+    call_done(&r->c);
+    sim_reply_done(&r->reply);
+    free(r);
+}
+
+void world_request_unnamed(struct world *w, uint64_t n)
+{
+    struct request *r = w->requests[n];
+    if (--r->events || (r->held && !r->answered))
+        return;
+    world_request_free(r);
+    w->requests[n] = NULL;
+}
+
+static void name_request(struct world *w, uint64_t at, enum happening what, uint64_t n)
+{
+    struct request *r = w->requests[n];
+    r->events++;
+    world_push(w, at,
+               (struct event_at){.what = what, .worker = r->worker, .epoch = r->epoch, .n = n});
+}
+
+static void draw_faults(struct worker *k, struct request *r)
+{
     r->lose_request = k->lose_requests > 0 && k->lose_requests--;
     r->lose_answer = !r->lose_request && k->lose_answers > 0 && k->lose_answers--;
     r->fail_503 = k->fails > 0 && k->fails--;
     r->delay_ns = k->delays > 0 && k->delays-- ? 8 * NS_PER_S : 0;
-    if (!strcmp(r->c.method, "POST") && !strstr(r->c.url, "/sandbox?"))
-        ASSERT(!r->c.body || r->c.content_type);
-    world_tell(w, "w%u  %s %s%s", i, r->c.method,
-               strstr(r->c.url, "/api") ? strstr(r->c.url, "/api") : r->c.url,
+}
+
+static const char *path_of(const char *url)
+{
+    const char *api = strstr(url, "/api");
+    return api ? api : url;
+}
+
+void world_call(struct world *w, unsigned i, struct effect *e)
+{
+    struct worker *k = &w->workers[i];
+    struct request *r = xcalloc(1, sizeof *r);
+    size_t n = free_place(w);
+    w->requests[n] = r;
+    *r = (struct request){.worker = i, .epoch = k->epoch, .call = e->call.id, .c = e->call.call};
+    memset(&e->call.call, 0, sizeof e->call.call);
+    draw_faults(k, r);
+    bool late = k->lates > 0 && k->lates--;
+    world_check_request(w, r);
+    world_tell(w, "w%u  %s %s%s", i, r->c.method, path_of(r->c.url),
                r->lose_request  ? " (request lost)"
                : r->lose_answer ? " (answer lost)"
+               : late           ? " (late)"
                                 : "");
-    world_post(w, world_about(w, 4), ARRIVE, i, n);
-    world_post(w, w->now + r->c.timeout_ms * NS_PER_MS, CALL_TIMEOUT, i, n);
+    uint64_t late_ns = late ? (5 + rng_below(&w->rng, 60)) * NS_PER_S : 0;
+    name_request(w, world_about(w, 4) + late_ns, ARRIVE, n);
+    name_request(w, w->now + r->c.timeout_ms * NS_PER_MS, CALL_TIMEOUT, n);
 }
 
 void world_cancel(struct world *w, unsigned i, uint64_t call)
@@ -88,17 +137,28 @@ void world_on_call_timeout(struct world *w, const struct event_at *e)
     fault_request(w, w->requests[e->n], FAULT_TIMEOUT);
 }
 
+/* What an answer says follows from the question and from how things stand when it is put. */
+static uint64_t answer_digest(const struct world *w, const struct request *r)
+{
+    struct digest d = {0};
+    model_digest(w->model, w->now, &d);
+    digest_add(&d, (uint64_t)r->reply.status << 1 | r->reply.lost);
+    return d.sum;
+}
+
 static void reply_comes(struct world *w, size_t n, struct sim_reply *from)
 {
     struct request *r = w->requests[n];
     r->reply = *from;
     r->answered = true;
+    r->answered_ns = w->now;
     memset(from, 0, sizeof *from);
+    if (w->plan->step_by_step)
+        r->answer = answer_digest(w, r);
     if (r->reply.at_ns == NEVER)
         return;
-    uint64_t at = MAX(r->reply.at_ns, w->now) + r->delay_ns + rng_below(&w->rng, 4 * NS_PER_MS);
-    world_push(w, at,
-               (struct event_at){.what = DELIVER, .worker = r->worker, .epoch = r->epoch, .n = n});
+    uint64_t at = MAX(r->reply.at_ns, w->now) + r->delay_ns;
+    name_request(w, world_about(w, 2) + at - w->now, DELIVER, n);
 }
 
 /* "http://host:port/path" in two. */
@@ -111,38 +171,40 @@ static void split_url(const char *url, char **host, const char **target)
     *host = slash ? xmemdup0(start, (size_t)(slash - start)) : xstrdup(start);
 }
 
-static void arrive(struct world *w, size_t n)
+/* Its headers; while our key is refused, with a key that is. */
+static size_t headers_of(const struct world *w, const struct request *r, struct sim_header *out)
+{
+    bool refused = w->now < w->key_refused_until;
+    size_t n = 0;
+    for (size_t i = 0; i < r->c.n_headers; i++) {
+        bool key = !strcmp(r->c.headers[i].name, "Authorization");
+        const char *value = key && refused ? "Bearer dtn_bad" : r->c.headers[i].value;
+        out[n++] = (struct sim_header){r->c.headers[i].name, value};
+    }
+    if (r->c.body)
+        out[n++] = (struct sim_header){"Content-Type", r->c.content_type};
+    return n;
+}
+
+static void reaches_daytona(struct world *w, size_t n)
 {
     struct request *r = w->requests[n];
     struct sim_header headers[CALL_HEADERS_MAX + 1];
-    size_t n_headers = 0;
-    if (r->lose_request) {
-        fault_request(w, r, FAULT_LOST);
-        return;
-    }
-    if (r->fail_503) {
-        struct reply reply = {
-            .status = 503, .body = "{\"message\":\"maintenance\"}", .body_len = 25};
-        finish_request(w, r, &reply);
-        return;
-    }
-    for (size_t i = 0; i < r->c.n_headers; i++)
-        headers[n_headers++] = (struct sim_header){r->c.headers[i].name, r->c.headers[i].value};
-    if (r->c.body)
-        headers[n_headers++] = (struct sim_header){"Content-Type", r->c.content_type};
     char *host;
     struct sim_request q = {.method = r->c.method,
                             .headers = headers,
-                            .n_headers = n_headers,
+                            .n_headers = headers_of(w, r, headers),
                             .body = r->c.body,
                             .body_len = r->c.body_len};
     split_url(r->c.url, &host, &q.target);
     q.host = host;
     struct sim_reply reply = {0};
+    if (w->plan->step_by_step)
+        model_steady(w->model);
+    w->late_keep |= r->done && strstr(r->c.url, "/autodelete/");
     model_request(w->model, w->now, &q, &reply);
-    if (strstr(r->c.url, "/stop"))
-        world_check_sandboxes(w);
     r->token = reply.token;
+    r->held = reply.held;
     if (reply.held)
         sim_reply_done(&reply);
     else
@@ -151,38 +213,72 @@ static void arrive(struct world *w, size_t n)
     daytona_wakes(w);
 }
 
+static void arrive(struct world *w, size_t n)
+{
+    struct request *r = w->requests[n];
+    if (r->lose_request || r->fail_503)
+        name_request(w, w->now, DELIVER, n);
+    else
+        reaches_daytona(w, n);
+}
+
 void world_on_arrive(struct world *w, const struct event_at *e)
 {
-    if (w->requests[e->n]->epoch == w->workers[e->worker].epoch || rng_below(&w->rng, 2))
+    const struct request *r = w->requests[e->n];
+    if (r->epoch == w->workers[e->worker].epoch || world_coin(w))
         arrive(w, e->n); /* of a dead worker's requests some were on the wire already */
 }
 
 /* ---- answers ---- */
 
-void world_on_deliver(struct world *w, const struct event_at *e)
+static void deliver(struct world *w, struct request *r)
 {
-    struct request *r = w->requests[e->n];
     struct reply_header headers[SIM_REPLY_HEADERS];
-    if (r->reply.lost || r->lose_answer) {
-        fault_request(w, r, FAULT_LOST);
-        return;
-    }
+    char *names[SIM_REPLY_HEADERS];
     struct reply reply = {.status = r->reply.status,
                           .headers = headers,
                           .n_headers = r->reply.n_headers,
                           .body = buf_text(&r->reply.body),
                           .body_len = r->reply.body.len,
                           .date_ms = WALL_MS + w->now / NS_PER_MS};
-    char *names[SIM_REPLY_HEADERS];
-    for (size_t i = 0; i < r->reply.n_headers; i++) {
+    size_t n = r->reply.n_headers;
+    for (size_t i = 0; i < n; i++) {
         names[i] = xstrdup(r->reply.headers[i].name);
         for (char *c = names[i]; *c; c++)
             *c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
         headers[i] = (struct reply_header){names[i], r->reply.headers[i].value};
     }
     finish_request(w, r, &reply);
-    for (size_t i = 0; i < r->reply.n_headers; i++)
+    for (size_t i = 0; i < n; i++)
         free(names[i]);
+}
+
+void world_on_deliver(struct world *w, const struct event_at *e)
+{
+    static const char maintenance[] = "{\"message\":\"maintenance\"}";
+    struct request *r = w->requests[e->n];
+    struct reply busy = {.status = 503, .body = maintenance, .body_len = sizeof maintenance - 1};
+    if (r->fail_503)
+        finish_request(w, r, &busy);
+    else if (r->lose_request || r->reply.lost || r->lose_answer)
+        fault_request(w, r, FAULT_LOST);
+    else
+        deliver(w, r);
+}
+
+static void give_held_reply(struct world *w, struct sim_reply *reply)
+{
+    for (size_t n = 0; n < w->n_requests; n++) {
+        struct request *r = w->requests[n];
+        if (!r || r->token != reply->token || r->answered)
+            continue;
+        reply_comes(w, n, reply);
+        if (!r->events) {
+            world_request_free(r);
+            w->requests[n] = NULL;
+        }
+        return;
+    }
 }
 
 void world_on_daytona(struct world *w, const struct event_at *e)
@@ -191,11 +287,7 @@ void world_on_daytona(struct world *w, const struct event_at *e)
     struct sim_reply reply = {0};
     w->daytona_ns = 0;
     while (model_advance(w->model, w->now, &reply)) {
-        for (size_t n = 0; n < w->n_requests; n++)
-            if (w->requests[n]->token == reply.token && !w->requests[n]->answered) {
-                reply_comes(w, n, &reply);
-                break;
-            }
+        give_held_reply(w, &reply);
         sim_reply_done(&reply);
     }
     daytona_wakes(w);

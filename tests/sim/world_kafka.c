@@ -19,15 +19,21 @@
 #include <string.h>
 
 #include "common/xalloc.h"
+#include "tests/sim/digest.h"
 
 /* ---- the group ---- */
+
+#define ROUND_MS                                                                                   \
+    50 /* step by step: a round of the group is no message, it waits for its members               \
+        */
 
 void world_rebalance_soon(struct world *w, uint64_t ms)
 {
     if (w->joining)
         return;
     w->joining = true;
-    world_push(w, world_about(w, ms), (struct event_at){.what = JOIN});
+    uint64_t about_ms = w->plan->step_by_step ? MAX(ms, ROUND_MS) : ms;
+    world_push(w, world_about(w, about_ms), (struct event_at){.what = JOIN});
 }
 
 static bool live(const struct worker *k)
@@ -126,7 +132,8 @@ void world_on_join(struct world *w, const struct event_at *e)
     if (!wants)
         return;
     if (member_is_silent(w)) {
-        world_rebalance_soon(w, 250);
+        if (!w->plan->step_by_step) /* there, its end is what comes next */
+            world_rebalance_soon(w, 250);
         return;
     }
     if (!revoke_what_moves(w)) {
@@ -166,6 +173,15 @@ void world_release(struct world *w, unsigned i, const int32_t *ids, size_t n)
     world_rebalance_soon(w, 5);
 }
 
+void world_leave(struct world *w, unsigned i)
+{
+    w->workers[i].member = false;
+    for (unsigned p = 0; p < w->plan->partitions; p++)
+        if (w->parts[p].owner == (int)i)
+            w->parts[p].owner = -1;
+    world_rebalance_soon(w, 10);
+}
+
 /* ---- look-ups ---- */
 
 static bool pending_elsewhere(const struct world *w, unsigned p)
@@ -179,6 +195,22 @@ static bool pending_elsewhere(const struct world *w, unsigned p)
     return false;
 }
 
+/* Somebody's tool has set the offset anew, with its own metadata or with none, or an older version
+ * of the worker has, whose metadata ours cannot read. What was done above the offset is forgotten.
+ */
+static void make_foreign(struct world *w, unsigned p)
+{
+    static const char *const texts[] = {"", "moved by hand",
+                                        "1QABAAAAAAAAAAA=", "{\"host\":\"other-consumer\"}"};
+    struct part_log *l = &w->parts[p];
+    l->foreign = false;
+    free(l->metadata);
+    l->metadata = xstrdup(texts[rng_below(&w->rng, ARRAY_LEN(texts))]);
+    world_tell(w, "the metadata of p%u is foreign now: '%s'", p, l->metadata);
+    for (size_t i = 0; i < w->n_seen; i++)
+        w->seen[i].again |= w->seen[i].partition == p && w->seen[i].offset >= l->committed;
+}
+
 void world_on_lookup(struct world *w, const struct event_at *e)
 {
     unsigned i = e->worker, p = (unsigned)e->n;
@@ -187,9 +219,12 @@ void world_on_lookup(struct world *w, const struct event_at *e)
     if (l->owner != (int)i || k->revoking[p])
         return;
     if (pending_elsewhere(w, p)) { /* unstable: again */
-        world_post(w, w->now + 100 * NS_PER_MS, LOOKUP, i, p);
+        uint64_t wait_ms = w->plan->step_by_step ? 1000 : 100;
+        world_post(w, w->now + wait_ms * NS_PER_MS, LOOKUP, i, p);
         return;
     }
+    if (l->foreign && l->committed >= 0)
+        make_foreign(w, p);
     k->position[p] = MAX(l->committed, 0);
     k->fetching[p] = false;
     k->open[p] = false;
@@ -246,8 +281,11 @@ void world_on_fetch(struct world *w, const struct event_at *e)
                        .value_len = strlen(j->value)};
     struct refusal why = {0};
     unsigned unknown = 0;
-    struct input in = {.kind = IN_JOB, .job = {.record = &r, .refusal = &why}};
-    in.job.job = job_parse(&r, &w->config, &why, &unknown);
+    struct input in = {.kind = IN_JOB, .job = {.record = &r}};
+    if (core_may_parse(k->core, r.partition, offset)) {
+        in.job.job = job_parse(&r, &w->config, &why, &unknown);
+        in.job.refusal = in.job.job ? NULL : &why;
+    }
     world_tell(w, "w%u  takes p%u/%" PRId64 " %s", i, p, offset, j->value);
     world_step(w, i, &in);
     refusal_done(&why);
@@ -280,6 +318,19 @@ static void copy_message(const struct message *from, struct message *to)
                             .len = from->headers[i].len};
 }
 
+uint64_t world_batch_digest(const struct batch *b)
+{
+    struct digest d = {0};
+    for (size_t i = 0; i < b->n_messages; i++)
+        digest_add(&d, world_meaning(&b->messages[i]));
+    for (size_t i = 0; i < b->n_offsets; i++) {
+        digest_add(&d, (uint64_t)b->offsets[i].partition);
+        digest_add(&d, (uint64_t)b->offsets[i].watermark);
+        digest_text(&d, b->offsets[i].metadata);
+    }
+    return d.sum;
+}
+
 void world_commit(struct world *w, unsigned i, const struct batch *b)
 {
     struct worker *k = &w->workers[i];
@@ -293,6 +344,8 @@ void world_commit(struct world *w, unsigned i, const struct batch *b)
     t->messages = xcalloc(b->n_messages, sizeof *t->messages);
     for (size_t m = 0; m < b->n_messages; m++)
         copy_message(&b->messages[m], &t->messages[t->n_messages++]);
+    if (w->plan->step_by_step)
+        t->meaning = world_batch_digest(b);
     t->offsets = xcalloc(b->n_offsets, sizeof *t->offsets);
     for (size_t o = 0; o < b->n_offsets; o++) {
         const struct batch_offset *from = &b->offsets[o];
@@ -316,7 +369,7 @@ void world_txn_orphan(struct world *w, unsigned i)
     struct txn *t = &w->workers[i].txn;
     if (t->state == TXN_BEGUN)
         world_txn_clear(t); /* nothing of it is known to the broker's group */
-    else if (t->state == TXN_PENDING && rng_below(&w->rng, 2))
+    else if (t->state == TXN_PENDING && world_coin(w))
         world_push(w, world_about(w, 2),
                    (struct event_at){.what = TXN_END, .worker = i, .n = t->batch});
     else if (t->state == TXN_PENDING)
@@ -326,18 +379,19 @@ void world_txn_orphan(struct world *w, unsigned i)
         world_txn_clear(t);
 }
 
-static struct txn *txn_of(struct world *w, unsigned i, uint64_t batch)
+struct txn *world_txn_of(struct world *w, const struct event_at *e)
 {
-    struct txn *t = &w->workers[i].txn;
-    return t->state != TXN_NONE && t->batch == batch ? t : NULL;
+    struct txn *t = &w->workers[e->worker].txn;
+    enum txn_state waits = e->what == TXN_OFFSETS ? TXN_BEGUN : TXN_PENDING;
+    return t->state == waits && t->batch == e->n ? t : NULL;
 }
 
 void world_on_txn_offsets(struct world *w, const struct event_at *e)
 {
     unsigned i = e->worker;
     struct worker *k = &w->workers[i];
-    struct txn *t = txn_of(w, i, e->n);
-    if (!t || t->state != TXN_BEGUN)
+    struct txn *t = world_txn_of(w, e);
+    if (!t)
         return;
     bool refused = k->refuse_commits > 0 && k->refuse_commits--;
     bool fenced =
@@ -346,26 +400,45 @@ void world_on_txn_offsets(struct world *w, const struct event_at *e)
     world_post(w, world_about(w, fenced ? 10 : 3), fenced ? TXN_SAID : TXN_END, i, e->n);
 }
 
+static void offsets_become_true(struct world *w, const struct txn *t)
+{
+    for (size_t o = 0; o < t->n_offsets; o++) {
+        const struct batch_offset *b = &t->offsets[o];
+        struct part_log *l = &w->parts[b->partition];
+        if (b->watermark < l->committed)
+            world_broken(w, "p%d: the committed offset goes back from %" PRId64 " to %" PRId64,
+                         (int)b->partition, l->committed, b->watermark);
+        l->committed = b->watermark;
+        free(l->metadata);
+        l->metadata = xstrdup(b->metadata);
+        world_check_commit(w, (unsigned)b->partition, l->committed, l->metadata);
+    }
+}
+
+/* The publisher has no answer and finds out later what came of it, from the committed offsets. */
+static uint64_t said_at(struct world *w, struct worker *k)
+{
+    if (!k->unsure_commits)
+        return world_about(w, 3);
+    k->unsure_commits--;
+    return w->now + (1 + rng_below(&w->rng, 20)) * NS_PER_S;
+}
+
 void world_on_txn_end(struct world *w, const struct event_at *e)
 {
     unsigned i = e->worker;
-    struct txn *t = txn_of(w, i, e->n);
-    if (!t || t->state != TXN_PENDING)
+    struct worker *k = &w->workers[i];
+    struct txn *t = world_txn_of(w, e);
+    if (!t)
         return;
-    for (size_t m = 0; m < t->n_messages; m++)
+    bool aborted = k->core && k->unsure_commits && world_coin(w);
+    for (size_t m = 0; m < t->n_messages && !aborted; m++)
         world_becomes_visible(w, &t->messages[m]);
-    for (size_t o = 0; o < t->n_offsets; o++) {
-        struct part_log *l = &w->parts[t->offsets[o].partition];
-        if (t->offsets[o].watermark < l->committed)
-            world_broken(w, "p%d: the committed offset goes back from %" PRId64 " to %" PRId64,
-                         (int)t->offsets[o].partition, l->committed, t->offsets[o].watermark);
-        l->committed = t->offsets[o].watermark;
-        free(l->metadata);
-        l->metadata = xstrdup(t->offsets[o].metadata);
-    }
-    t->state = TXN_DONE;
-    if (w->workers[i].core)
-        world_post(w, world_about(w, 3), TXN_SAID, i, e->n);
+    if (!aborted)
+        offsets_become_true(w, t);
+    t->state = aborted ? TXN_REFUSED : TXN_DONE;
+    if (k->core)
+        world_post(w, said_at(w, k), TXN_SAID, i, e->n);
     else
         world_txn_clear(t);
 }
@@ -391,8 +464,8 @@ void world_on_txn_said(struct world *w, const struct event_at *e)
 void world_on_txn_abort(struct world *w, const struct event_at *e)
 {
     unsigned i = e->worker;
-    struct txn *t = txn_of(w, i, e->n);
-    if (!t || t->state != TXN_PENDING)
+    struct txn *t = world_txn_of(w, e);
+    if (!t)
         return;
     world_tell(w, "w%u  its transaction is given up by the broker", i);
     t->state = TXN_REFUSED;
