@@ -40,6 +40,16 @@ static rd_kafka_t *producer_new(const struct meter_options *o)
     return rk;
 }
 
+/* Without it the first record would wait for a second, which is not what is measured. */
+static void ask_metadata(rd_kafka_t *rk, const char *topic)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *t = rd_kafka_topic_new(rk, topic, NULL);
+    ASSERT(!rd_kafka_metadata(rk, 0, t, &metadata, CALL_MS));
+    rd_kafka_metadata_destroy(metadata);
+    rd_kafka_topic_destroy(t);
+}
+
 static void produce(rd_kafka_t *rk, const char *topic, const struct message *m)
 {
     rd_kafka_headers_t *headers = rd_kafka_headers_new(m->n_headers);
@@ -87,7 +97,8 @@ int main(int argc, char **argv)
         return 2;
     struct meter *m = meter_new(&o);
     rd_kafka_t *rk = producer_new(&o);
-    publish(rk, &o, m, NULL, 0); /* connections and metadata are there */
+    ask_metadata(rk, o.results);
+    publish(rk, &o, m, NULL, 0); /* connections are there */
     while (meter_next_ns(m) != NEVER) {
         wait_until(meter_next_ns(m));
         size_t n = meter_take(m, &messages);

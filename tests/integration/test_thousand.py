@@ -3,7 +3,7 @@
 import harness
 from harness import Case, command, start
 
-SHORT = {"create": 3, "launch": 3}
+SHORT = {"create": 10, "launch": 12}
 KEEP = {"on_failure": "keep"}
 
 # Of every twenty jobs: what is asked, and how it may end.

@@ -49,7 +49,11 @@ static void add_session(struct digest *d, const struct shell_session *s, uint64_
     for (size_t i = 0; i < s->n; i++) {
         const struct command *c = s->commands[i];
         digest_text(d, c->id);
-        digest_add(d, c->began == NEVER);
+        if (c->began == NEVER) { /* it begins when somebody looks, with the time of its turn */
+            digest_add(d, now - c->queued_at);
+            digest_add(d,
+                       i && s->commands[i - 1]->ended < now ? now - s->commands[i - 1]->ended : 0);
+        }
         digest_until(d, c->ended, now);
         digest_add(d, (uint64_t)c->exit_code << 1 | c->fatal);
         add_stream(d, &c->out, now);

@@ -190,6 +190,18 @@ static void test_lost_and_made_again_is_not_replaced(void **state)
     expect_field(w, "attempts", "2");
 }
 
+static void test_resumed_is_not_replaced(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'mode':'resume'");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    kept_to_ready(w, "S1", "b1");
+    expect_field(w, "sandbox.replaced", "false");
+}
+
 /* ---- a provider that this worker does not have ---- */
 
 static void test_a_provider_that_is_gone(void **state)
@@ -263,6 +275,7 @@ int main(void)
         WORLD_TEST(test_a_refusal_says_so_little),
         WORLD_TEST(test_a_failure_says_how_often_and_how_long),
         WORLD_TEST(test_lost_and_made_again_is_not_replaced),
+        WORLD_TEST(test_resumed_is_not_replaced),
         WORLD_TEST(test_a_provider_that_is_gone),
         WORLD_TEST(test_yes_for_ever_is_no_answer),
         WORLD_TEST(test_ports_take_answers),

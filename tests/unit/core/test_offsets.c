@@ -67,6 +67,36 @@ static void test_done_twice_or_long_ago_changes_nothing(void **state)
     assert_int_equal(offsets_done_above(&a), 1);
 }
 
+static void test_each_hint_alone_is_worth_a_text(void **state)
+{
+    (void)state;
+    int64_t *const hints[] = {&a.highest_started, &a.suspect, &a.limit};
+    for (size_t i = 0; i < ARRAY_LEN(hints); i++) {
+        offsets_init(&a, 10);
+        *hints[i] = 0;
+        assert_true(round_trip(&a) > 0);
+        assert_same(&a, &b);
+    }
+    offsets_init(&a, 10);
+    a.strikes = 1;
+    assert_true(round_trip(&a) > 0);
+    assert_same(&a, &b);
+}
+
+/* No more than a header's beginning, or all of it but a byte. */
+static void test_a_text_that_is_too_short(void **state)
+{
+    (void)state;
+    static const uint8_t head[32] = {0xd5, 1};
+    for (size_t len = 1; len <= sizeof head; len++) {
+        struct buf text;
+        buf_init(&text, 100);
+        base64_encode(head, len, &text);
+        assert_false(offsets_decode(&a, 10, buf_text(&text)));
+        buf_done(&text);
+    }
+}
+
 static void test_a_hole_stays_a_hole(void **state)
 {
     (void)state;
@@ -335,6 +365,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_watermark_advances_over_what_is_contiguous),
         cmocka_unit_test(test_done_twice_or_long_ago_changes_nothing),
+        cmocka_unit_test(test_each_hint_alone_is_worth_a_text),
+        cmocka_unit_test(test_a_text_that_is_too_short),
         cmocka_unit_test(test_a_hole_stays_a_hole),
         cmocka_unit_test(test_the_ring_is_clean_when_it_comes_round),
         cmocka_unit_test(test_gaps_are_done),

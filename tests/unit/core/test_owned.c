@@ -2,6 +2,7 @@
  * says so. And what is left of a sandbox that nobody sees any more. */
 #include "tests/unit/core/fixture.h"
 
+#include "common/secret.h"
 #include "worker/core/offsets.h"
 
 static double note_adopted;
@@ -90,6 +91,16 @@ static void test_gone_at_the_last_look(void **state)
     committed(w);
     expect_quiet(w); /* there is nothing to destroy */
     assert_int_equal(status_of(w).destroys, 0);
+}
+
+static void test_kept_and_gone_at_the_last_look(void **state)
+{
+    struct world *w = *state;
+    to_last_look(w);
+    ANSWER(w, .set = LOOKED, .clear = EXISTS | RUNS | KEPT, .box = "kept gone");
+    expect_failed(w, "S1", "provider_protocol", "keep", NULL);
+    committed(w);
+    expect_quiet(w);
 }
 
 static void test_not_ours_any_more_at_the_last_look(void **state)
@@ -216,6 +227,48 @@ static void test_garbage_is_not_found_twice(void **state)
     assert_int_equal(status_of(w).destroys, 1);
 }
 
+/* It is given up when it has taken too long, not when the worker has lived for long. */
+static void test_a_late_destroy_has_its_time_as_well(void **state)
+{
+    struct world *w = *state;
+    advance(w, 3600000);
+    start(w, "S1", "");
+    to_start(w, "S1", "b1");
+    refuse(w, ERR_START_FAILED);
+    expect_batch(w, 1);
+    committed(w);
+    expect_call(w, "find b1");
+    retry(w, ERR_PROVIDER_UNAVAILABLE);
+    assert_int_equal(status_of(w).destroys, 1);
+    advance(w, 1000);
+    expect_call(w, "find b1");
+}
+
+/* ---- secrets of a sandbox ---- */
+
+static void expect_redacted(const char *text, const char *wanted)
+{
+    struct buf out;
+    buf_init(&out, 1000);
+    redact(text, strlen(text), &out);
+    assert_string_equal(buf_text(&out), wanted);
+    buf_done(&out);
+}
+
+/* Its key is hidden in what its server wrote, and forgotten afterwards: the text may be another's.
+ */
+static void test_a_key_is_a_secret_of_its_own_event(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    to_start(w, "S1", "b1");
+    ANSWER(w, .verdict = REFUSE, .code = ERR_SERVER_EXITED, .message = "no",
+           .box = "key=k-9876543210 tail=says:k-9876543210");
+    expect_failed(w, "S1", "server_exited", "create", "scheduled");
+    expect_field(w, "error.log_tail", "says:***");
+    expect_redacted("k-9876543210", "k-9876543210");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +277,7 @@ int main(void)
         WORLD_TEST(test_a_job_that_kills),
         WORLD_TEST(test_a_page_that_fails_and_names_the_next),
         WORLD_TEST(test_gone_at_the_last_look),
+        WORLD_TEST(test_kept_and_gone_at_the_last_look),
         WORLD_TEST(test_not_ours_any_more_at_the_last_look),
         WORLD_TEST(test_still_provisional_at_the_last_look),
         WORLD_TEST(test_failures_that_leave_it_open),
@@ -231,6 +285,8 @@ int main(void)
         WORLD_TEST(test_in_the_way_is_not_adopted),
         WORLD_TEST(test_in_the_way_until_it_rests),
         WORLD_TEST(test_garbage_is_not_found_twice),
+        WORLD_TEST(test_a_late_destroy_has_its_time_as_well),
+        WORLD_TEST(test_a_key_is_a_secret_of_its_own_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

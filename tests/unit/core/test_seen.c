@@ -229,6 +229,22 @@ static void test_progress_in_the_words_of_openhands(void **state)
     assert_int_equal(w->progress, 3);
 }
 
+/* A step is told when it begins; while it lasts there is nothing new. */
+static void test_progress_is_told_once_a_step(void **state)
+{
+    struct world *w = *state;
+    free(w->config.topics.progress);
+    w->config.topics.progress = strdup("progress");
+    start(w, "S1", "");
+    to_start(w, "S1", "b1");
+    for (int i = 0; i < 10; i++) {
+        again(w, 1000);
+        advance(w, 1300);
+        expect_call(w, "start b1");
+    }
+    assert_int_equal(w->progress, 1);
+}
+
 /* ---- the outbox ---- */
 
 static void test_an_outbox_that_is_done_is_empty(void **state)
@@ -257,6 +273,7 @@ int main(void)
         WORLD_TEST(test_status),
         WORLD_TEST(test_status_of_a_refused_key),
         WORLD_TEST(test_progress_in_the_words_of_openhands),
+        WORLD_TEST(test_progress_is_told_once_a_step),
         WORLD_TEST(test_an_outbox_that_is_done_is_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

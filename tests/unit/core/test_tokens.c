@@ -75,6 +75,25 @@ static void test_tokens_are_told(void **state)
     assert_true(budget_tokens(&b, 0) < 0.001); /* looking has changed nothing */
 }
 
+/* What the old share has earned until then is there under the new one, as far as that goes. */
+static void test_a_new_share_begins_with_what_was_earned(void **state)
+{
+    (void)state;
+    setup_budget(60, 1, 1);
+    take(6, 0);
+    budget_share(&b, 0, 1, 10 * NS_PER_S);
+    assert_true(budget_tokens(&b, 10 * NS_PER_S) > 0.999);
+}
+
+static void test_taking_counts_what_has_come_meanwhile(void **state)
+{
+    (void)state;
+    setup_budget(60, 1, 1);
+    take(6, 0);
+    budget_take(&b, &creates, 10 * NS_PER_S);
+    assert_true(budget_tokens(&b, 10 * NS_PER_S) < 5.001);
+}
+
 /* A clock that stands still, or goes back, gives nothing. */
 static void test_time_goes_forward_only(void **state)
 {
@@ -210,6 +229,8 @@ int main(void)
         cmocka_unit_test(test_the_next_token),
         cmocka_unit_test(test_a_small_share_still_gives),
         cmocka_unit_test(test_tokens_are_told),
+        cmocka_unit_test(test_a_new_share_begins_with_what_was_earned),
+        cmocka_unit_test(test_taking_counts_what_has_come_meanwhile),
         cmocka_unit_test(test_time_goes_forward_only),
         cmocka_unit_test(test_what_costs_nothing_waits_for_nothing),
         cmocka_unit_test(test_spare_is_shared_carefully),

@@ -28,6 +28,8 @@ static void test_heap_of_nothing(void **state)
     heap_set(&h, &node, NEVER);
     assert_null(heap_first(&h));
     heap_done(&h);
+    assert_null(h.nodes);
+    assert_int_equal(h.cap, 0);
 }
 
 static void assert_first_is_least(const struct heap *h, const struct heap_node *nodes)

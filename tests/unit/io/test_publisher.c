@@ -15,7 +15,15 @@
 #include "worker/io/kafka.h"
 #include "worker/io/publisher.h"
 
-enum { ADD_OFFSETS = 25, END_TXN = 26, TXN_OFFSET_COMMIT = 28, PRODUCE = 0, OFFSET_COMMIT = 8 };
+enum {
+    PRODUCE = 0,
+    OFFSET_COMMIT = 8,
+    INIT_PRODUCER = 22,
+    ADD_PARTITIONS = 24,
+    ADD_OFFSETS = 25,
+    END_TXN = 26,
+    TXN_OFFSET_COMMIT = 28
+};
 
 struct world {
     rd_kafka_t *mock_owner;
@@ -184,6 +192,10 @@ static void what_passes_is_waited_for(void **state)
     answer_with(w, ADD_OFFSETS, 2, RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS);
     answer_with(w, END_TXN, 3, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS);
     assert_int_equal(commit(w), 1);
+    answer_with(w, ADD_PARTITIONS, 3, RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS);
+    answer_with(w, PRODUCE, 3, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS);
+    answer_with(w, PRODUCE, 2, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT);
+    assert_int_equal(commit(w), 1);
     assert_int_equal(metric_value(M_BATCHES, MB_REFUSED), 0);
     world_free(w);
 }
@@ -198,6 +210,56 @@ static void a_connection_that_breaks_costs_the_producer(void **state)
     assert_int_equal(commit(w), 1); /* librdkafka has sent it again, and says ok */
     assert_int_equal(commit(w), 1);
     assert_int_equal(metric_value(M_PRODUCERS_MADE, 0), 2);
+    world_free(w);
+}
+
+/* One answer of the broker that ends a batch, for each call that can; the next batch goes through.
+ */
+static void what_does_not_pass_costs_the_batch(void **state)
+{
+    (void)state;
+    static const struct {
+        int16_t request;
+        rd_kafka_resp_err_t err;
+    } cases[] = {
+        {ADD_PARTITIONS, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED},
+        {ADD_PARTITIONS, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE},
+        {PRODUCE, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED},
+        {ADD_OFFSETS, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED},
+        {ADD_OFFSETS, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE},
+        {TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED},
+        {TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE},
+        {END_TXN, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE},
+        {END_TXN, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED},
+    };
+    struct world *w = world_new(EXACTLY_ONCE);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_int_equal(commit(w), 1);
+        answer_with(w, cases[i].request, 1, cases[i].err);
+        assert_int_equal(commit(w), 0);
+    }
+    assert_int_equal(commit(w), 1);
+    assert_int_equal(w->exit_code, 0);
+    world_free(w);
+}
+
+static void a_name_that_may_not_write_waits_until_it_may(void **state)
+{
+    (void)state;
+    struct world *w = world_new(EXACTLY_ONCE);
+    answer_with(w, INIT_PRODUCER, 2, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+    assert_int_equal(commit(w), 1);
+    assert_int_equal(w->exit_code, 0);
+    world_free(w);
+}
+
+static void a_transaction_longer_than_the_brokers_allow_ends_the_worker(void **state)
+{
+    (void)state;
+    struct world *w = world_new(EXACTLY_ONCE);
+    answer_with(w, INIT_PRODUCER, 1, RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT);
+    commit(w);
+    assert_int_equal(w->exit_code, 78);
     world_free(w);
 }
 
@@ -315,6 +377,9 @@ int main(void)
         cmocka_unit_test(a_member_that_is_no_more_is_refused),
         cmocka_unit_test(what_passes_is_waited_for),
         cmocka_unit_test(a_connection_that_breaks_costs_the_producer),
+        cmocka_unit_test(what_does_not_pass_costs_the_batch),
+        cmocka_unit_test(a_name_that_may_not_write_waits_until_it_may),
+        cmocka_unit_test(a_transaction_longer_than_the_brokers_allow_ends_the_worker),
         cmocka_unit_test(a_connection_that_breaks_between_batches_costs_it_too),
         cmocka_unit_test(a_fatal_error_costs_the_producer_and_no_more),
         cmocka_unit_test(fenced_twice_in_a_row_ends_the_worker),
