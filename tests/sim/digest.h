@@ -34,7 +34,8 @@ static inline void digest_bytes(struct digest *d, const void *bytes, size_t n)
         digest_add(d, v);
     }
     v = 0;
-    memcpy(&v, p, n);
+    if (n)
+        memcpy(&v, p, n);
     digest_add(d, v);
 }
 

@@ -50,8 +50,8 @@ void *__wrap_calloc(size_t, size_t);
 void *__wrap_realloc(void *, size_t);
 void __wrap_free(void *);
 char *__wrap_strdup(const char *);
-int __wrap_vasprintf(char **, const char *, va_list);
-int __wrap___vasprintf_chk(char **, int, const char *, va_list);
+int __wrap_vasprintf(char **, const char *, va_list) PRINTF_LIKE(2, 0);
+int __wrap___vasprintf_chk(char **, int, const char *, va_list) PRINTF_LIKE(3, 0);
 
 /* The program's variables, as the linker lays them out: .data and .bss. */
 extern char __data_start[], _end[];

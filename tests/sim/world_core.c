@@ -77,7 +77,7 @@ static void add_daytona(struct digest *d, const struct session *of, const struct
                       (uint64_t)b->own_command << 4 | (uint64_t)b->exec_lost << 5);
     digest_add(d, (uint64_t)(int64_t)b->auto_stop << 32 ^ (uint64_t)(int64_t)b->auto_delete);
     digest_add(d, b->n_commands);
-    digest_add(d, used && used < w->wall_ms ? (w->wall_ms - used) / 60000 : NEVER - (used > 0));
+    digest_add(d, !used ? NEVER : used < w->wall_ms ? (w->wall_ms - used) / 60000 : 0);
     digest_since(d, b->restarted_ns, w->now);
     add_script(d, &b->script, of, w->now);
 }
