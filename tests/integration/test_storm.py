@@ -65,8 +65,8 @@ class Storm(harness.Case):
 
     def test_refusals_in_masses_and_a_standstill(self):
         worker = self.worker(jobs__attempts=10)
-        sent = self.produce(*[start(f"first{i}") for i in range(50)])
-        self.events_of(sent)
+        sent = self.produce(*[start(f"first{i}", "half-second") for i in range(150)])
+        self.events_of(sent)  # as many at once as later, and idle connections are kept
         before = self.descriptors(worker)
         for status in (503, 429, 502):
             self.sim.fault("status", "/api/", status=status, times=150)
