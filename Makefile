@@ -179,8 +179,8 @@ $(OUT)/explore: $(call objects,tests/sim/explore*.c tests/sim/world*.c) $(OUT)/s
 explore: $(OUT)/explore ## random schedules with faults, in virtual time (RUNS=n, SEED=n)
 	$(OUT)/explore --runs $(or $(RUNS),200) --seed $(or $(SEED),1)
 
-explore-all: $(OUT)/explore ## every schedule of two jobs of one session with any two faults; some minutes
-	$(OUT)/explore --exhaustive
+explore-all: $(OUT)/explore ## every schedule of two jobs of one session with any two faults; some minutes (FAULTS=1: less than one)
+	$(OUT)/explore --exhaustive --faults $(or $(FAULTS),2)
 
 soak: all $(OUT)/tests/kafka/io_driver $(BREAKING) $(KAFKA) ## the torture for long, on three brokers (SOAK_JOBS=10000 SOAK_FAULTS=200 SEED=4), and other long forms
 	FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/kafka/soak.py

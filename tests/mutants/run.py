@@ -8,7 +8,8 @@ line that begins with "Unit tests only:". A patch that does not apply, or does n
 failure too: it proves nothing.
 
 Works on a copy of the tree in build/mutants, with the objects already built, so that a mutant costs
-the compilation of one file. Arguments: parts of names, to run only those.
+the compilation of one file. Arguments: parts of names, to run only those. With QUICK=1 a mutant is
+judged until one judge has found it, the fastest one first.
 """
 
 import os
@@ -29,6 +30,7 @@ EXPLORE = "build/release/explore"
 SEEDS = 1000
 LIMIT = 900  # seconds for one judge
 ONLY_UNIT = "Unit tests only:"
+QUICK = bool(os.environ.get("QUICK"))
 
 
 def run(*argv, limit=LIMIT):
@@ -89,6 +91,25 @@ def exhaustively(faults):
     return Verdict([EXPLORE, "--exhaustive", "--faults", faults], r"^(.* faults, \d+ steps: violated: .*)$")
 
 
+class NotAsked:
+    found, words = False, ""
+
+    def __str__(self):
+        return "(not asked)"
+
+
+def verdicts(only_unit):
+    """Of the unit tests, the random and the exhaustive schedules."""
+    if QUICK and only_unit:
+        return [unit(), NotAsked(), NotAsked()]
+    by = [NotAsked() if QUICK else unit(), randomly(), NotAsked()]
+    if not (QUICK and by[1].found):
+        by[2] = exhaustively(1)
+    if not only_unit and not by[1].found and not by[2].found:
+        by[2] = exhaustively(2)
+    return by
+
+
 def judge(patch):
     """(a row of the table, whether all is well)"""
     code, output = run("patch", "-p1", "--forward", "--no-backup-if-mismatch", "-i", patch)
@@ -98,10 +119,8 @@ def judge(patch):
         code, output = build()
         if code != 0:
             return [patch.stem, "does not compile", "", "", output[-1000:]], False
-        by = [unit(), randomly(), exhaustively(1)]
         only_unit = ONLY_UNIT in patch.read_text().split("--- a/")[0]
-        if not only_unit and not by[1].found and not by[2].found:
-            by[2] = exhaustively(2)
+        by = verdicts(only_unit)
     finally:
         run("patch", "-p1", "--reverse", "--no-backup-if-mismatch", "-i", patch)
     words = by[2].words or by[1].words or by[0].words
