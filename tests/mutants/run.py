@@ -72,7 +72,7 @@ class Verdict:
         self.code, self.output = run(*argv)
         self.seconds = time.monotonic() - began
         found = re.findall(words, self.output, re.M)
-        self.found = self.code not in (0, -1)
+        self.found = self.code not in (0, -1) and "digest is too coarse" not in self.output
         self.words = (found[0] if found else "died").strip() if self.found else ""
 
     def __str__(self):
