@@ -17,17 +17,22 @@ static const void *field(const void *base, size_t at)
     return (const char *)base + at;
 }
 
+static void print_escaped(struct buf *out, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '"' || text[i] == '\\')
+            buf_addf(out, "\\%c", text[i]);
+        else if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            buf_addf(out, "\\x%02x", (unsigned char)text[i]);
+        else
+            buf_addc(out, text[i]);
+    }
+}
+
 static void print_string(struct buf *out, const char *text)
 {
     buf_addc(out, '"');
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\')
-            buf_addf(out, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            buf_addf(out, "\\x%02x", (unsigned char)*text);
-        else
-            buf_addc(out, *text);
-    }
+    print_escaped(out, text, strlen(text));
     buf_addc(out, '"');
 }
 
@@ -40,7 +45,9 @@ static void print_item(struct buf *out, const char *text)
     for (size_t i = 0; text[n] && i < ARRAY_LEN(sensitive); i++) {
         const char *at = strstr(text, sensitive[i]);
         if (at && at < text + n) {
-            buf_addf(out, "\"%.*s=***\"", (int)n, text);
+            buf_addc(out, '"');
+            print_escaped(out, text, n);
+            buf_adds(out, "=***\"");
             return;
         }
     }

@@ -249,6 +249,10 @@ static void test_mistakes(void **state)
                   "worker.cfg:1: admin.listen must be host:port, or empty for none (is :9464)\n");
     check_mistake("admin = { listen = \"x:\"; };",
                   "worker.cfg:1: admin.listen must be host:port, or empty for none (is x:)\n");
+    check_mistake("fleet = \"a\\x1bb\";",
+                  "worker.cfg:1: fleet must have no control characters (is a?b)\n");
+    check_mistake("providers = ( { targets = [ \"eu\", \"u\\x7fs\" ]; } );",
+                  "worker.cfg:1: providers[0].targets must have no control characters\n");
     check_mistake("providers = ( {}, {} );",
                   "configuration: providers has two called daytona\n"
                   "configuration: providers.daytona.api_key is missing: set DAYTONA_API_KEY or "
@@ -617,7 +621,7 @@ static void test_print_round(void **state)
                                        "events.secrets=omit",
                                        "providers.daytona.budget_share=0.125",
                                        "sweep.dry_run=true",
-                                       "providers.daytona.targets=x,y",
+                                       "providers.daytona.targets=x,y,my-\"secret\"=z",
                                        "sandbox.auto_delete_minutes=100"};
     struct buf first, second;
     buf_init(&first, 100000);
