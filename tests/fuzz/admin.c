@@ -92,14 +92,21 @@ static void on_ready(void *arg, bool readable, bool writable)
         c->answer_len += (size_t)n;
 }
 
-static void talk(struct client *c, const uint8_t *data, size_t size)
+static int dial(void)
 {
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct linger abrupt = {1, 0};
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ASSERT(c->fd >= 0 && connect(c->fd, (struct sockaddr *)&a, sizeof a) == 0);
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt);
+    /* Without waiting: libFuzzer's alarm would interrupt it. */
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    ASSERT(fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EINPROGRESS));
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt);
+    return fd;
+}
+
+static void talk(struct client *c, const uint8_t *data, size_t size)
+{
+    c->fd = dial();
     c->parts = parts_of(data, size);
     c->answer_len = 0;
     c->watch = watch_new(loop, c->fd, on_ready, c);

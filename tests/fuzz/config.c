@@ -70,6 +70,21 @@ static void check_errors(const struct buf *errors)
     ASSERT(*line == '\0');
 }
 
+/* The printed text without the mark behind a secret: one that came from the environment is not in
+ * the text, and so not there when that is read again. */
+static void print_unmarked(const struct config *cfg, struct buf *out)
+{
+    static const char mark[] = " # ***\n";
+    struct buf all;
+    buf_init(&all, TEXT_MAX);
+    config_print(cfg, &all);
+    const char *from = buf_text(&all);
+    for (const char *at; (at = strstr(from, mark)); from = at + sizeof mark - 2)
+        buf_add(out, from, (size_t)(at - from));
+    buf_adds(out, from);
+    buf_done(&all);
+}
+
 static void check_config(const struct config *cfg)
 {
     struct input again = {.fd = -1};
@@ -78,13 +93,13 @@ static void check_config(const struct config *cfg)
     buf_init(&once, TEXT_MAX);
     buf_init(&twice, TEXT_MAX);
     buf_init(&errors, TEXT_MAX);
-    config_print(cfg, &once);
+    print_unmarked(cfg, &once);
     write_file(&again, buf_text(&once), once.len);
     const struct config_source source = {.file = again.file, .client = true};
     if (!config_load(&source, &second, &errors))
         ASSERT(once.len > 256 * 1024); /* the only reason: quotes have made it too large */
     else
-        config_print(&second, &twice);
+        print_unmarked(&second, &twice);
     ASSERT(errors.len > 0 || strcmp(buf_text(&once), buf_text(&twice)) == 0);
     if (errors.len == 0)
         config_done(&second);
