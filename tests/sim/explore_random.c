@@ -23,7 +23,9 @@ static const char *pick(struct rng *r, const char *const *of, size_t n)
 
 /* ---- jobs ---- */
 
-static char *make_start(struct rng *r, const char *session)
+/* Of the same kind, all starts of a session want the same sandbox, and some are in a hurry: what
+ * one leaves behind when it fails the next one takes. */
+static char *make_start(struct rng *r, const char *session, bool same_kind)
 {
     static const char *const snapshots[] = {"good",
                                             "good",
@@ -37,21 +39,24 @@ static char *make_start(struct rng *r, const char *session)
     static const char *const modes[] = {"ensure", "ensure", "ensure", "create", "attach", "resume"};
     static const char *const endings[] = {"delete", "delete", "delete", "stop", "keep"};
     const char *mode = pick(r, modes, ARRAY_LEN(modes));
+    const char *snapshot = pick(r, snapshots, ARRAY_LEN(snapshots));
+    unsigned auto_stop = rng_below(r, 2) ? 60 : 2 + (unsigned)rng_below(r, 8);
+    unsigned launch = same_kind && rng_below(r, 2) ? 1 : 8;
     char *sandbox = NULL;
     if (strcmp(mode, "attach") != 0) /* at times other intervals than create uses: KEEP in two */
         sandbox = xasprintf("\"sandbox\":{\"snapshot\":\"%s\",\"auto_stop_minutes\":%u},",
-                            pick(r, snapshots, ARRAY_LEN(snapshots)),
-                            rng_below(r, 2) ? 60 : 2 + (unsigned)rng_below(r, 8));
-    char *job = xasprintf("{\"type\":\"start-session\",\"session_id\":\"%s\",\"mode\":\"%s\",%s"
-                          "\"on_failure\":\"%s\",\"timeout_seconds\":%u,"
-                          "\"timeouts\":{\"create\":20,\"start\":8,\"launch\":8}}",
-                          session, mode, sandbox ? sandbox : "",
-                          pick(r, endings, ARRAY_LEN(endings)), 25 + (unsigned)rng_below(r, 40));
+                            same_kind ? "good" : snapshot, same_kind ? 4 : auto_stop);
+    char *job =
+        xasprintf("{\"type\":\"start-session\",\"session_id\":\"%s\",\"mode\":\"%s\",%s"
+                  "\"on_failure\":\"%s\",\"timeout_seconds\":%u,"
+                  "\"timeouts\":{\"create\":20,\"start\":8,\"launch\":%u}}",
+                  session, mode, sandbox ? sandbox : "", pick(r, endings, ARRAY_LEN(endings)),
+                  25 + (unsigned)rng_below(r, 40), launch);
     free(sandbox);
     return job;
 }
 
-static char *make_job(struct rng *r, const char *session)
+static char *make_job(struct rng *r, const char *session, bool same_kind)
 {
     switch (rng_below(r, 10)) {
     case 0:
@@ -60,13 +65,14 @@ static char *make_job(struct rng *r, const char *session)
     case 2:
         return xasprintf("{\"type\":\"delete-session\",\"session_id\":\"%s\"}", session);
     default:
-        return make_start(r, session);
+        return make_start(r, session, same_kind);
     }
 }
 
 static void make_jobs(struct plan *p, struct rng *r, uint64_t span)
 {
     unsigned sessions = 1 + (unsigned)rng_below(r, 5);
+    bool same_kind = rng_below(r, 3) == 0;
     p->n_jobs = 2 + rng_below(r, 24);
     for (size_t i = 0; i < p->n_jobs; i++) {
         struct job_plan *j = &p->jobs[i];
@@ -74,7 +80,7 @@ static void make_jobs(struct plan *p, struct rng *r, uint64_t span)
         j->session = xasprintf("s%u", s);
         j->partition = s % p->partitions;
         j->at_ns = NS_PER_S + rng_below(r, span);
-        j->value = make_job(r, j->session);
+        j->value = make_job(r, j->session, same_kind);
     }
     for (size_t i = 1; i < p->n_jobs; i++) /* by time: the log's order */
         for (size_t k = i; k > 0 && p->jobs[k].at_ns < p->jobs[k - 1].at_ns; k--) {

@@ -120,10 +120,22 @@ static uint64_t next_time(const struct world *w)
 
 /* ---- what may happen ---- */
 
+/* The core knows by their numbers which answer is which, so their order is part of the state. */
+static uint64_t sent_before(const struct world *w, const struct request *r)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < w->n_requests; i++) {
+        const struct request *o = w->requests[i];
+        n += o && !o->done && o->worker == r->worker && o->epoch == r->epoch && o->call < r->call;
+    }
+    return n;
+}
+
 static void add_request(struct digest *d, const struct world *w, const struct request *r)
 {
     bool wanted = !r->done && r->epoch == w->workers[r->worker].epoch;
     digest_add(d, wanted);
+    digest_add(d, wanted ? sent_before(w, r) : 0);
     digest_text(d, r->c.url);
     digest_text(d, r->c.method);
     digest_bytes(d, r->c.body, r->c.body ? r->c.body_len : 0);

@@ -134,6 +134,7 @@ static void add_session(struct digest *d, const struct session *s, const struct 
         digest_add(d, (now - s->taken_ns) / (60 * NS_PER_S));
     for (size_t i = 0; i < SLOTS; i++)
         add_slot(d, &s->slots[i], now);
+    digest_add(d, s->slots[0].flight.id < s->slots[1].flight.id);
     add_box(d, s->box);
     add_daytona(d, s, w);
 }
