@@ -22,7 +22,7 @@ class Poison(Case):
             self.worker(breaks="record:BOOM:ABRT")
         until(lambda: all(w.metric("kafka_assigned_partitions") == 2 for w in self.workers), 20,
               "both have partitions")
-        jobs = [start(f"s{i}", timeout_seconds=120) for i in range(300)]
+        jobs = [start(f"s{i}", timeout_seconds=120) for i in range(1000)]
         deadly = start("deadly", metadata={"note": "BOOM"})
         sent = self.produce(*jobs[:40], deadly, *jobs[40:], headers=[("traceparent", b"00-1-2-03")])
 
