@@ -198,10 +198,13 @@ static setter *const setters[] = {
     [KEY_CHOICE] = set_choice, [KEY_LIST] = set_list, [KEY_FILE] = set_file,
 };
 
-/* A value that goes on may hold lines (a certificate among kafka.properties), but nothing else that
- * steers; config_file marks numbers with such a byte. */
-static const char *check_bytes(const struct value *v)
+/* A text may hold lines (a certificate among kafka.properties), but nothing else that steers;
+ * config_file marks numbers with such a byte. */
+static const char *check_bytes(const struct key *k, const struct value *v)
 {
+    bool text_key = k->kind == KEY_TEXT || k->kind == KEY_FILE || k->kind == KEY_LIST;
+    if (!text_key || k->n_names || v->type == VALUE_NUMBER)
+        return NULL;
     for (size_t i = 0; i < (v->type == VALUE_LIST ? v->n_items : 1); i++) {
         const char *text = v->type == VALUE_LIST ? v->items[i] : v->text;
         for (; text && *text; text++)
@@ -213,9 +216,9 @@ static const char *check_bytes(const struct value *v)
 
 static bool passes_check(const struct key *k, const struct value *v, char *why, size_t size)
 {
-    const char *fault = v->type == VALUE_NUMBER ? NULL : check_bytes(v);
-    if (!fault && k->check && k->kind != KEY_LIST && v->text)
-        fault = k->check(v->text);
+    const char *fault = k->check && k->kind != KEY_LIST && v->text ? k->check(v->text) : NULL;
+    if (!fault)
+        fault = check_bytes(k, v);
     if (fault)
         snprintf(why, size, "%s", fault);
     return !fault;

@@ -249,8 +249,8 @@ static void test_mistakes(void **state)
                   "worker.cfg:1: admin.listen must be host:port, or empty for none (is :9464)\n");
     check_mistake("admin = { listen = \"x:\"; };",
                   "worker.cfg:1: admin.listen must be host:port, or empty for none (is x:)\n");
-    check_mistake("fleet = \"a\\x1bb\";",
-                  "worker.cfg:1: fleet must have no control characters (is a?b)\n");
+    check_mistake("kafka = { group = \"a\\x1bb\"; };",
+                  "worker.cfg:1: kafka.group must have no control characters (is a?b)\n");
     check_mistake("providers = ( { targets = [ \"eu\", \"u\\x7fs\" ]; } );",
                   "worker.cfg:1: providers[0].targets must have no control characters\n");
     check_mistake("providers = ( {}, {} );",
