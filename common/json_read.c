@@ -239,12 +239,24 @@ static void canonical_array(struct buf *out, const cJSON *array)
     buf_addc(out, ']');
 }
 
+/* 0.1 and not 0.10000000000000001: the first precision that reads back as the same. */
+static void shortest_number(struct buf *out, double d)
+{
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, d);
+        if (strtod(text, NULL) == d)
+            break;
+    }
+    buf_adds(out, text);
+}
+
 static void canonical_number(struct buf *out, double d)
 {
     if (fabs(d) <= WHOLE_MAX && d == floor(d))
         buf_addf(out, "%lld", (long long)d);
     else
-        buf_addf(out, "%.17g", d);
+        shortest_number(out, d);
 }
 
 void json_canonical(struct buf *out, const cJSON *tree)
