@@ -164,6 +164,7 @@ void job_free(struct job *job)
     free(job->provider);
     free(job->metadata);
     free(job->spec_hash);
+    free(job->unknown);
     sandbox_done(job);
     server_done(job);
     free_pairs(job->env, job->n_env);

@@ -166,6 +166,8 @@ struct job {
 
     bool secrets_known; /* set by job_parse: the redactor knows env values and key until job_free */
 
+    char *unknown; /* members that were ignored, by their paths: "foo, sandbox.bar"; NULL: none; cut
+                      after some */
     struct header *carried; /* traceparent, tracestate, baggage, correlation-id */
     size_t n_carried;
 };

@@ -16,17 +16,30 @@
 #include "common/xalloc.h"
 
 #define SECONDS_MAX 86400
+#define UNKNOWN_MAX 200 /* bytes of the names of unknown members */
 
-unsigned wire_count_unknown(const cJSON *object, const char *const *names, size_t n)
+static void name_unknown(struct job *job, const char *path, const char *name)
 {
-    unsigned unknown = 0;
-    for (const cJSON *m = object ? object->child : NULL; m; m = m->next) {
+    const char *before = job->unknown ? job->unknown : "";
+    if (strlen(before) + strlen(path) + strlen(name) > UNKNOWN_MAX)
+        return;
+    char *all = xasprintf("%s%s%s%s%s", before, *before ? ", " : "", path, *path ? "." : "", name);
+    free(job->unknown);
+    job->unknown = all;
+}
+
+void wire_note_unknown(struct fields *f, const struct json_reader *r, const char *const *names,
+                       size_t n)
+{
+    for (const cJSON *m = r->object ? r->object->child : NULL; m; m = m->next) {
         size_t i = 0;
         while (i < n && strcmp(m->string, names[i]) != 0)
             i++;
-        unknown += i == n;
+        if (i == n) {
+            ++*f->unknown;
+            name_unknown(f->job, r->path, m->string);
+        }
     }
-    return unknown;
 }
 
 /* ---- members ---- */
@@ -55,14 +68,15 @@ static void take_seconds(struct json_reader *r, const char *name, int max, unsig
         *out = (unsigned)value;
 }
 
-/* The object called name as a reader of its own; its members beyond `names` are counted. */
+/* The object called name as a reader of its own; its members beyond `names` are noted. */
 struct json_reader wire_enter(struct fields *f, struct json_reader *r, const char *name,
                               const char *path, const char *const *names, size_t n)
 {
     const cJSON *object = NULL;
     json_read_object(r, name, &object);
-    *f->unknown += wire_count_unknown(object, names, n);
-    return (struct json_reader){object, path, f->error};
+    struct json_reader inner = {object, path, f->error};
+    wire_note_unknown(f, &inner, names, n);
+    return inner;
 }
 
 bool wire_matches(const char *text, size_t max, const char *allowed)
@@ -98,12 +112,12 @@ static bool is_env_name(const char *name)
     return wire_matches(name, 256, ALNUM "_") && !(*name >= '0' && *name <= '9');
 }
 
-/* Bytes of text in single quotes, where each quote becomes '\''. */
+/* Bytes of text in single quotes inside of others (sh -c '…'), where each quote becomes '\''. */
 static size_t quoted_size(const char *text)
 {
-    size_t n = 2;
+    size_t n = 8;
     for (; *text; text++)
-        n += *text == '\'' ? 4 : 1;
+        n += *text == '\'' ? 13 : 1;
     return n;
 }
 
@@ -129,14 +143,21 @@ static void read_env(struct fields *f, struct json_reader *top)
     job->env = xcalloc((size_t)cJSON_GetArraySize(object), sizeof *job->env);
     for (const cJSON *m = object->child; m && !json_failed(&r); m = m->next)
         read_variable(&r, m, job);
+}
+
+/* Short of the few bytes that the startup line adds of its own; it is measured again when built. */
+static void check_command_size(struct fields *f, struct json_reader *top)
+{
+    const struct job *job = f->job;
     size_t bytes = 0;
     for (size_t i = 0; i < job->n_env; i++)
-        bytes += strlen(job->env[i].name) + 2 + quoted_size(job->env[i].value);
+        bytes += strlen("export =\n") + strlen(job->env[i].name) + quoted_size(job->env[i].value);
     for (size_t i = 0; i < job->server.n_command; i++)
         bytes += quoted_size(job->server.command[i]) + 1;
     if (bytes > JOB_COMMAND_MAX)
-        json_fail(top, "env", "and the command must not need more than %d bytes when quoted",
-                  JOB_COMMAND_MAX);
+        json_fail(top, job->n_env ? "env" : "server.command",
+                  "%smust not need more than %d bytes when quoted",
+                  job->n_env ? "and the command " : "", JOB_COMMAND_MAX);
 }
 
 static void read_timeouts(struct fields *f, struct json_reader *top)
@@ -206,12 +227,13 @@ static void read_start(struct fields *f, struct json_reader *top)
     static const char *const failures[] = {
         [FAIL_DELETE] = "delete", [FAIL_STOP] = "stop", [FAIL_KEEP] = "keep"};
     int mode = MODE_ENSURE, failure = FAIL_DELETE;
-    *f->unknown += wire_count_unknown(top->object, names, ARRAY_LEN(names));
+    wire_note_unknown(f, top, names, ARRAY_LEN(names));
     json_read_enum(top, "mode", modes, ARRAY_LEN(modes), &mode);
     f->job->mode = (enum job_mode)mode;
     wire_read_sandbox(f, top);
     wire_read_server(f, top);
     read_env(f, top);
+    check_command_size(f, top);
     read_api_key(f, top);
     read_timeouts(f, top);
     json_read_time(top, "deadline", &f->job->deadline_ms);
@@ -226,7 +248,7 @@ static void read_end(struct fields *f, struct json_reader *top)
                                         "job_id",  "provider",        "tenant",
                                         "sandbox", "timeout_seconds", "metadata"};
     static const char *const members[] = {"id"};
-    *f->unknown += wire_count_unknown(top->object, names, ARRAY_LEN(names));
+    wire_note_unknown(f, top, names, ARRAY_LEN(names));
     struct json_reader r = wire_enter(f, top, "sandbox", "sandbox", members, ARRAY_LEN(members));
     wire_read_id(f, &r);
 }

@@ -31,7 +31,7 @@ void wire_read_id(struct fields *f, struct json_reader *sandbox); /* sandbox.id 
 void wire_take(struct json_reader *r, const char *name, size_t max, char **out);
 void wire_take_int(struct json_reader *r, const char *name, int min, int max, int *out);
 
-/* The object called name as a reader of its own; its members beyond `names` are counted. */
+/* The object called name as a reader of its own; its members beyond `names` are noted. */
 struct json_reader wire_enter(struct fields *f, struct json_reader *r, const char *name,
                               const char *path, const char *const *names, size_t n);
 
@@ -42,8 +42,9 @@ void wire_require_absolute(struct json_reader *r, const char *name, const char *
 void wire_add_pair(struct pair **pairs, size_t *n, const char *name,
                    const char *value); /* in place */
 
-/* Members of object that are not among names. */
-unsigned wire_count_unknown(const cJSON *object, const char *const *names, size_t n);
+/* Counts and names the members of the reader's object that are not among names. */
+void wire_note_unknown(struct fields *f, const struct json_reader *r, const char *const *names,
+                       size_t n);
 
 /* Calls tell with each of the job's secrets (NULL for one that is not there). */
 void wire_each_secret(const struct job *job, void (*tell)(const char *));

@@ -68,7 +68,7 @@ static void read_volume(struct fields *f, const cJSON *object, size_t i)
         json_fail(&r, NULL, "must be an object");
         return;
     }
-    *f->unknown += wire_count_unknown(object, names, ARRAY_LEN(names));
+    wire_note_unknown(f, &r, names, ARRAY_LEN(names));
     wire_take(&r, "id", WIRE_NAME_MAX, &v->id);
     wire_take(&r, "mount_path", PATH_LIMIT, &v->mount_path);
     wire_take(&r, "subpath", PATH_LIMIT, &v->subpath);
@@ -246,7 +246,7 @@ static void read_exposed(struct fields *f, const cJSON *object, size_t i)
         json_fail(&r, NULL, "must be an object");
         return;
     }
-    *f->unknown += wire_count_unknown(object, names, ARRAY_LEN(names));
+    wire_note_unknown(f, &r, names, ARRAY_LEN(names));
     wire_take(&r, "name", 64, &e->name);
     wire_take_int(&r, "port", 1, 65535, &e->port);
     if (!e->name || e->port == 0)

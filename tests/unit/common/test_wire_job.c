@@ -279,6 +279,12 @@ static void test_unknown_fields(void **state)
         "\"server\":{\"q\":1,\"git\":{\"r\":1},\"expose\":[{\"name\":\"n\",\"port\":1,\"s\":1}]},"
         "\"timeouts\":{\"t\":1},\"metadata\":{\"free\":1},\"env\":{\"FREE\":\"\"}}");
     assert_int_equal(unknown, 8);
+    assert_string_equal(job->unknown,
+                        "x, sandbox.y, sandbox.resources.gpu, sandbox.volumes[0].z, server.q, "
+                        "server.git.r, server.expose[0].s, timeouts.t");
+    job_free(job);
+    job = accepted("s", START ",\"env\":{\"FREE\":\"\"}}");
+    assert_null(job->unknown);
     job_free(job);
 }
 
@@ -445,9 +451,12 @@ static void test_sizes(void **state)
     accepted_large(repeated(START ",\"env\":{\"A\":\"", "x", 32768, "\"}}"));
     refused_large(repeated(START ",\"env\":{\"A\":\"", "x", 32769, "\"}}"),
                   "env.A must not be longer than 32768 bytes");
-    accepted_large(repeated(START ",\"env\":{\"A\":\"", "'", 24000, "\"}}"));
-    refused_large(repeated(START ",\"env\":{\"A\":\"", "'", 25000, "\"}}"),
+    accepted_large(repeated(START ",\"env\":{\"A\":\"", "'", 7500, "\"}}"));
+    refused_large(repeated(START ",\"env\":{\"A\":\"", "'", 7600, "\"}}"),
                   "env and the command must not need more than 98304 bytes when quoted");
+    refused_large(repeated(START ",\"server\":{\"kind\":\"custom\",\"port\":1,\"command\":[\"a\"",
+                           ",\"''''''''''''''''''''''''''''''''''''''''\"", 200, "]}}"),
+                  "server.command must not need more than 98304 bytes when quoted");
     accepted_large(repeated(START ",\"metadata\":{\"a\":\"", "x", 8192 - 8, "\"}}"));
     refused_large(repeated(START ",\"metadata\":{\"a\":\"", "x", 8192 - 7, "\"}}"),
                   "metadata must not be larger than 8192 bytes");
