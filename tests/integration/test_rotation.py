@@ -67,6 +67,20 @@ class Rotation(harness.Case):
         self.assertEqual([b["servers_started"] for b in boxes], [1] * (len(KINDS) + 1), "something was made again")
         self.assert_clean(sent)
 
+    def test_first_secrets(self):
+        """Servers from before there were secrets: their keys hang on the provider's, which is the same."""
+        worker = self.worker("before")
+        sent = self.produce(*[start(kind, server=server) for kind, server in KINDS.items()])
+        before = self.events_of(sent)
+        self.assertEqual(worker.end(), 0)
+        self.worker("after", **self.secrets("first"))
+        again = self.produce(*[start(kind, server=server) for kind, server in KINDS.items()])
+        for first, event in zip(before, self.events_of(again)):
+            self.assertEqual(event.outcome, "ready", event.json)
+            self.assertEqual(event["sandbox.session_api_key"], first["sandbox.session_api_key"])
+        self.assertEqual([b["servers_started"] for b in self.sim.ledger()], [1] * len(KINDS))
+        self.assert_clean(sent + again)
+
 
 if __name__ == "__main__":
     harness.unittest.main()

@@ -31,27 +31,29 @@ bool provider_known(const char *type)
     return ops_of(type) != NULL;
 }
 
-/* Without secrets of its own the session keys hang on the provider's key. */
-static char *default_secret(const struct provider_config *cfg)
+static char *derived_secret(const struct provider_config *cfg)
 {
     static const char purpose[] = "session-worker session keys";
     char text[HMAC_TEXT_SIZE];
     hmac_sha256_text(cfg->api_key, strlen(cfg->api_key), purpose, strlen(purpose), text);
-    log_warn(NULL,
-             "session keys are derived from the provider's key: they change when it is rotated",
-             L_STR("provider", cfg->name), L_STR("remedy", "set session_key.secret_files"));
     return xstrdup(text);
 }
+
+/* Without secrets of their own the session keys hang on the provider's key. That one stays the last
+ * that is recognised: servers launched before there were secrets still run. */
 
 static void take_keys(struct provider *p)
 {
     size_t n = p->config->session_key.n_secrets;
-    p->n_keys = MAX(n, 1);
+    p->n_keys = n + 1;
     p->keys = xcalloc(p->n_keys, sizeof *p->keys);
     for (size_t i = 0; i < n; i++)
         p->keys[i] = xstrdup(p->config->session_key.secrets[i]);
+    p->keys[n] = derived_secret(p->cfg);
     if (n == 0)
-        p->keys[0] = default_secret(p->cfg);
+        log_warn(NULL,
+                 "session keys are derived from the provider's key: they change when it is rotated",
+                 L_STR("provider", p->cfg->name), L_STR("remedy", "set session_key.secret_files"));
 }
 
 struct provider *provider_new(const struct config *cfg, size_t i)
