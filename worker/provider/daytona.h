@@ -102,6 +102,7 @@ struct daytona_box {
     bool found_running;        /* it ran before this job did anything: look for a server first */
     bool older_health;         /* the health path was 404: ask the older one */
     bool own_command;          /* command_id is our own exec's */
+    unsigned vanished;         /* times that the toolbox session went, and the server with it */
     bool exec_lost;            /* an exec may have run and was not answered */
     size_t n_commands;         /* of the toolbox session before our exec */
     uint64_t restarted_ns;     /* 0: never; its preview token is younger than that */

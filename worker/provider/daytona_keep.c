@@ -40,10 +40,8 @@ static bool keep_same_delete(const struct deal *d, const struct daytona_box *b)
 /* The first thing that is not yet as the user wants it; R_NONE: all is. */
 static enum request keep_next(const struct deal *d, const struct daytona_box *b)
 {
-    if (keep_is_late(d, b))
-        return R_ACTIVITY;
     if (!keep_same_delete(d, b))
-        return R_AUTODELETE;
+        return keep_is_late(d, b) ? R_ACTIVITY : R_AUTODELETE;
     return b->auto_stop != d->job->sandbox.auto_stop_minutes ? R_AUTOSTOP : R_NONE;
 }
 
@@ -155,7 +153,11 @@ void stop_seen(struct turn *t)
 
 void delete_seen(struct turn *t)
 {
-    turn_to(t, R_DELETE);
+    if (t->deal->late)
+        turn_say(t, REFUSE, ERR_PROVIDER_UNAVAILABLE, "the sandbox is still %s",
+                 state_words(&t->box->box));
+    else
+        turn_to(t, R_DELETE);
 }
 
 void judge_stop(struct turn *t)

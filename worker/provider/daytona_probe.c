@@ -20,6 +20,7 @@
 #define TAIL_EVERY_NS (10 * NS_PER_S)
 #define TRIES_MAX 3
 #define REDIRECTS_MAX 3
+#define VANISHED_MAX 3
 
 /* ---- what a probe sees ---- */
 
@@ -195,7 +196,7 @@ static void probe_final(struct turn *t, enum sight sight)
         turn_go(t, R_NONE);
         t->answer->clear |= UP;
         if (vanished)
-            turn_say(t, RETRY, ERR_SERVER_EXITED,
+            turn_say(t, ++b->vanished < VANISHED_MAX ? RETRY : REFUSE, ERR_SERVER_EXITED,
                      "the toolbox session has gone, and the server with it");
     }
 }

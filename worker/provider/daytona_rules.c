@@ -72,7 +72,7 @@ static const struct rule rules[] = {
 
     { DESTROYS, 404, NULL,                      OK,     ERR_NONE,               0,             judge_gone },
     { DESTROYS, 409, NULL,                      AGAIN,  ERR_NONE,               PACE_BUSY,     then_look },
-    { DESTROYS, 400, NULL,                      OK,     ERR_NONE,               0,             then_look },
+    { DESTROYS, 400, NULL,                      AGAIN,  ERR_PROVIDER_UNAVAILABLE, PACE_BUSY,   then_look },
 
     { BIT(R_PREVIEW), 404, NULL,                LOST,   ERR_START_FAILED,       0,             NULL },
 

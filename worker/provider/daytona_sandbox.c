@@ -157,8 +157,11 @@ static bool find_is_foreign(const struct turn *t)
 {
     const struct box *b = &t->box->box;
     const struct job *job = t->deal->job;
-    return job && t->request == R_GET_ID && t->script->look_id && b->label_session &&
-           strcmp(b->label_session, job->session_id) != 0;
+    if (!job || t->request != R_GET_ID || !t->script->look_id)
+        return false;
+    if (!t->script->explicit_id) /* only remembered: an attach may have been to anybody's */
+        return !b->ours;
+    return b->label_session && strcmp(b->label_session, job->session_id) != 0;
 }
 
 /* Named by its id, a sandbox may have any name, and attach takes one without our labels too. */
@@ -186,34 +189,40 @@ static void find_seen(struct turn *t)
         t->answer->set |= RESTS;
 }
 
-/* A list is late, so what it names is looked at by id. */
-static bool find_take(struct turn *t, const cJSON *item)
+static bool find_may_take(const struct deal *d, const cJSON *item)
 {
-    const struct deal *d = t->deal;
-    const char *id = json_str(item, "id", "");
-    if (!id_valid(id) || dto_state(item) == BOX_GONE ||
-        !dto_ours(d->provider, d->job->session_id, item))
-        return false;
-    set_text(&t->script->look_id, id);
-    t->script->by_labels = true;
-    t->script->explicit_id = false;
-    turn_go(t, R_GET_ID);
-    return true;
+    return id_valid(json_str(item, "id", "")) && dto_state(item) != BOX_GONE &&
+           dto_ours(d->provider, d->job->session_id, item);
+}
+
+/* A list is late, so what it names is looked at by id; it may even show an older one that was
+ * deleted, and the name is given again only then. */
+static const cJSON *find_newest(const struct deal *d, const cJSON *items)
+{
+    const cJSON *item, *newest = NULL;
+    cJSON_ArrayForEach(item, items)
+    {
+        if (find_may_take(d, item) && (!newest || strcmp(json_str(item, "createdAt", ""),
+                                                         json_str(newest, "createdAt", "")) > 0))
+            newest = item;
+    }
+    return newest;
 }
 
 void judge_find_labels(struct turn *t)
 {
-    const cJSON *item, *items = list_items(t->json);
+    const cJSON *items = list_items(t->json);
+    const cJSON *newest = items ? find_newest(t->deal, items) : NULL;
     if (!items) {
         turn_not_understood(t);
-        return;
+    } else if (!newest) {
+        find_nothing(t);
+    } else {
+        set_text(&t->script->look_id, json_str(newest, "id", ""));
+        t->script->by_labels = true;
+        t->script->explicit_id = false;
+        turn_go(t, R_GET_ID);
     }
-    cJSON_ArrayForEach(item, items)
-    {
-        if (find_take(t, item))
-            return;
-    }
-    find_nothing(t);
 }
 
 /* ---- CREATE ---- */

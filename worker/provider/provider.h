@@ -184,6 +184,7 @@ struct deal {
     uint32_t facts;
     uint64_t now_ns, wall_ms;
     uint64_t phase_since_ns; /* when the phase was entered */
+    bool late;               /* its time is over: what is under way is to be settled, no more */
 };
 
 enum asked {

@@ -105,6 +105,33 @@ static void find_takes_a_bare_array_and_survives_a_stale_list(void **state)
           .code = ERR_PROVIDER_PROTOCOL});
 }
 
+#define MADE(id, at)                                                                               \
+    "{\"id\":\"" id "\",\"name\":\"oh.s1\",\"state\":\"started\",\"createdAt\":\"" at              \
+    "\",\"labels\":{" OUR_LABELS "}}"
+#define OLD MADE("old", "2026-11-24T07:58:59.999Z")
+#define NEW MADE("new", "2026-11-24T07:59:00.000Z")
+#define DATELESS                                                                                   \
+    "{\"id\":\"x\",\"name\":\"oh.s1\",\"state\":\"started\",\"labels\":{" OUR_LABELS "}}"
+
+static void find_takes_the_newest_of_a_list(void **state)
+{
+    static const char *const lists[] = {"[" OLD "," NEW "," DATELESS "]",
+                                        "[" DATELESS "," NEW "," OLD "]"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        w = world_new(STOP_JOB);
+        talk(w, ENTER(FIND), {.ask = NAME, .status = 404, .body = NOT_FOUND},
+             {.ask = LABELS, .status = 200, .body = lists[i]},
+             {.ask = "GET /sandbox/new",
+              .status = 200,
+              .body = NEW,
+              .set = LOOKED | EXISTS | RUNS | KEPT});
+        assert_string_equal(w->box->id, "new");
+        world_free(w);
+    }
+    w = world_new(STOP_JOB);
+}
+
 static void find_goes_by_the_hint_and_falls_back(void **state)
 {
     (void)state;
@@ -116,6 +143,29 @@ static void find_goes_by_the_hint_and_falls_back(void **state)
           .ask = "GET /sandbox/box-0",
           .status = 200,
           .body = DTO_OF("box-0", "oh.s1", "destroying", "destroyed", "1", "0", OUR_LABELS, "")},
+         {.ask = NAME,
+          .status = 200,
+          .body = DTO("started", "started", "-1"),
+          .set = LOOKED | EXISTS | RUNS | KEPT});
+    assert_string_equal(w->box->id, "box-1");
+}
+
+/* An attach may have been to a sandbox of nobody: the next job has not named it. */
+static void a_hint_of_an_unlabelled_one_is_no_hint(void **state)
+{
+    static const struct line nobodys = {
+        .ask = "GET /sandbox/b",
+        .status = 200,
+        .body = DTO_OF("b", "mine", "started", "started", "60", "-1", "", "")};
+    (void)state;
+    w = world_new(START_JOB);
+    w->box->hint_id = xstrdup("b");
+    talk(w, ENTER(FIND), nobodys, {.ask = NAME, .status = 404, .body = NOT_FOUND, .set = LOOKED});
+    assert_null(w->box->id);
+    world_free(w);
+    w = world_new(ATTACH_JOB);
+    w->box->hint_id = xstrdup("b");
+    talk(w, ENTER(FIND), nobodys,
          {.ask = NAME,
           .status = 200,
           .body = DTO("started", "started", "-1"),
@@ -200,7 +250,9 @@ int main(void)
         cmocka_unit_test_teardown(find_nothing_for_a_start, teardown),
         cmocka_unit_test_teardown(find_believes_a_404_by_name_only_with_an_empty_list, teardown),
         cmocka_unit_test_teardown(find_takes_a_bare_array_and_survives_a_stale_list, teardown),
+        cmocka_unit_test_teardown(find_takes_the_newest_of_a_list, teardown),
         cmocka_unit_test_teardown(find_goes_by_the_hint_and_falls_back, teardown),
+        cmocka_unit_test_teardown(a_hint_of_an_unlabelled_one_is_no_hint, teardown),
         cmocka_unit_test_teardown(an_id_that_the_job_names_is_what_it_is_about, teardown),
         cmocka_unit_test_teardown(looking_again_clears_the_doubt_about_a_keep, teardown),
         cmocka_unit_test_teardown(a_destroy_has_no_job, teardown),

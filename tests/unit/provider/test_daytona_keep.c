@@ -125,6 +125,21 @@ static void keep_does_not_race_the_idle_stop(void **state)
          {.ask = AUTOSTOP, .status = 201, .body = KEPT_DTO("30", "1440"), .set = KEPT});
 }
 
+/* One that is always within a minute of its idle stop is kept all the same. */
+static void keep_with_the_shortest_auto_stop(void **state)
+{
+    (void)state;
+    found("{\"type\":\"start-session\",\"session_id\":\"s1\",\"sandbox\":{"
+          "\"auto_stop_minutes\":1}}",
+          KEPT_DTO("10", "0"));
+    talk(w, ENTER(KEEP),
+         {.ask = "POST /sandbox/box-1/autodelete/-1", .status = 201, .body = KEPT_DTO("10", "-1")},
+         {.ask = "POST /sandbox/box-1/autostop/1",
+          .status = 201,
+          .body = KEPT_DTO("1", "-1"),
+          .set = KEPT});
+}
+
 static void keep_goes_by_the_servers_clock(void **state)
 {
     (void)state;
@@ -192,7 +207,12 @@ static void a_user_stop_is_over_when_it_rests(void **state)
     world_free(w);
     found(STOP_JOB, DTO("started", "started", "-1"));
     talk(w, ENTER(STOP),
-         {.ask = STOP_IT, .status = 400, .body = ERROR(400, "Sandbox is not in a stoppable state")},
+         {.ask = STOP_IT,
+          .status = 400,
+          .body = ERROR(400, "Sandbox is not in a stoppable state"),
+          .verdict = AGAIN,
+          .code = ERR_PROVIDER_UNAVAILABLE,
+          .after_ms = 200},
          {.ask = BY_ID, .status = 200, .body = DTO("archived", "archived", "-1"), .set = RESTS});
     world_free(w);
     found(STOP_JOB, DTO("started", "started", "-1"));
@@ -204,13 +224,23 @@ static void a_kept_one_in_error_is_never_deleted(void **state)
     (void)state;
     found(STOP_JOB, DTO("error", "started", "-1"));
     talk(w, ENTER(STOP),
-         {.ask = STOP_IT, .status = 400, .body = ERROR(400, "Sandbox is in an errored state")},
+         {.ask = STOP_IT,
+          .status = 400,
+          .body = ERROR(400, "Sandbox is in an errored state"),
+          .verdict = AGAIN,
+          .code = ERR_PROVIDER_UNAVAILABLE,
+          .after_ms = 200},
          {.ask = BY_ID, .status = 200, .body = DTO("error", "started", "-1"), .set = RESTS});
     world_free(w);
     found(START_JOB, DTO("error", "started", "0"));
     w->box->maybe_kept = true;
     talk(w, ENTER(STOP),
-         {.ask = STOP_IT, .status = 400, .body = ERROR(400, "Sandbox is in an errored state")},
+         {.ask = STOP_IT,
+          .status = 400,
+          .body = ERROR(400, "Sandbox is in an errored state"),
+          .verdict = AGAIN,
+          .code = ERR_PROVIDER_UNAVAILABLE,
+          .after_ms = 200},
          {.ask = BY_ID, .status = 200, .body = DTO("error", "started", "0")},
          {.ask = "DELETE /sandbox/box-1", .status = 200, .set = RESTS | GONE});
 }
@@ -279,7 +309,12 @@ static void what_is_provisional_and_stopped_goes_by_itself(void **state)
     (void)state;
     found(START_JOB, DTO("stopped", "stopped", "0"));
     talk(w, ENTER(STOP), /* a start that needs the name waits for it */
-         {.ask = STOP_IT, .status = 400, .body = ERROR(400, "Sandbox is not in a stoppable state")},
+         {.ask = STOP_IT,
+          .status = 400,
+          .body = ERROR(400, "Sandbox is not in a stoppable state"),
+          .verdict = AGAIN,
+          .code = ERR_PROVIDER_UNAVAILABLE,
+          .after_ms = 200},
          {.ask = BY_ID,
           .status = 200,
           .body = DTO("stopped", "stopped", "0"),
@@ -291,7 +326,12 @@ static void what_is_provisional_and_stopped_goes_by_itself(void **state)
     w->box->id = xstrdup("box-1");
     w->box->name = xstrdup("oh.s1");
     talk(w, ENTER(STOP),
-         {.ask = STOP_IT, .status = 400, .body = ERROR(400, "Sandbox is not in a stoppable state")},
+         {.ask = STOP_IT,
+          .status = 400,
+          .body = ERROR(400, "Sandbox is not in a stoppable state"),
+          .verdict = AGAIN,
+          .code = ERR_PROVIDER_UNAVAILABLE,
+          .after_ms = 200},
          {.ask = BY_ID, .status = 200, .body = DTO("stopped", "stopped", "0"), .set = RESTS});
 }
 
@@ -344,6 +384,71 @@ static void a_lost_delete_is_decided_by_a_look(void **state)
          GONE_BY_ID);
 }
 
+static void a_delete_that_cannot_be_yet_waits(void **state)
+{
+    static const uint32_t pauses[] = {200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000};
+    (void)state;
+    found(DELETE_JOB, DTO("started", "started", "-1"));
+    enter(w, DELETE);
+    for (size_t i = 0; i < ARRAY_LEN(pauses); i++) {
+        const struct line not_now = {.ask = "DELETE /sandbox/box-1",
+                                     .status = 400,
+                                     .body = ERROR(400, "Sandbox is being snapshotted"),
+                                     .verdict = AGAIN,
+                                     .code = ERR_PROVIDER_UNAVAILABLE};
+        talk_line(w, &not_now);
+        assert_int_equal(w->answer.after_ms, pauses[i]);
+        assert_string_equal(w->answer.provider_message, "Sandbox is being snapshotted");
+        talk(w, {.ask = BY_ID,
+                 .status = 200,
+                 .body = DTO("started", "started", "-1"),
+                 .verdict = AGAIN});
+    }
+}
+
+/* The look after a DELETE whose time is over. */
+static void look_late(const struct line *l)
+{
+    const struct reply r = {.status = l->status, .body = l->body, .body_len = strlen(l->body)};
+    uint32_t before = w->facts;
+    assert_int_equal(ask(w, 0), ASKED_CALL);
+    char *what = asked_for(w);
+    assert_string_equal(what, BY_ID);
+    free(what);
+    struct deal d = deal_of(w, 0);
+    d.late = true;
+    answer_done(&w->answer);
+    w->provider->ops->answer(&d, w->call.what, &r, &w->answer);
+    w->facts = (w->facts | w->answer.set) & ~w->answer.clear;
+    judge_line(w, l, before);
+}
+
+static void a_late_delete_ends_with_its_look(void **state)
+{
+    static const struct line looks[] = {
+        {.ask = BY_ID,
+         .status = 200,
+         .body = DTO("started", "started", "-1"),
+         .verdict = REFUSE,
+         .code = ERR_PROVIDER_UNAVAILABLE,
+         .says = "the sandbox is still started"},
+        {.ask = BY_ID,
+         .status = 200,
+         .body = DTO("destroying", "destroyed", "-1"),
+         .set = RESTS | GONE},
+        {.ask = BY_ID, .status = 404, .body = NOT_FOUND, .set = RESTS | GONE},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(looks); i++) {
+        found(DELETE_JOB, DTO("started", "started", "-1"));
+        talk(w, ENTER(DELETE),
+             {.ask = "DELETE /sandbox/box-1", .fault = FAULT_LOST, .verdict = AGAIN});
+        look_late(&looks[i]);
+        world_free(w);
+    }
+    w = world_new(DELETE_JOB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +456,7 @@ int main(void)
         cmocka_unit_test_teardown(keep_is_in_doubt_until_a_look_comes_back, teardown),
         cmocka_unit_test_teardown(keep_judges_the_desired_state_not_the_201, teardown),
         cmocka_unit_test_teardown(keep_does_not_race_the_idle_stop, teardown),
+        cmocka_unit_test_teardown(keep_with_the_shortest_auto_stop, teardown),
         cmocka_unit_test_teardown(keep_goes_by_the_servers_clock, teardown),
         cmocka_unit_test_teardown(a_kept_one_is_looked_at_and_left_alone, teardown),
         cmocka_unit_test_teardown(a_destroy_is_over_when_the_stop_is_taken, teardown),
@@ -362,6 +468,8 @@ int main(void)
         cmocka_unit_test_teardown(what_is_provisional_and_stopped_goes_by_itself, teardown),
         cmocka_unit_test_teardown(delete_is_done_with_200_and_404, teardown),
         cmocka_unit_test_teardown(a_lost_delete_is_decided_by_a_look, teardown),
+        cmocka_unit_test_teardown(a_delete_that_cannot_be_yet_waits, teardown),
+        cmocka_unit_test_teardown(a_late_delete_ends_with_its_look, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

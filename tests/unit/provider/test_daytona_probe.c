@@ -301,6 +301,33 @@ static void a_session_that_vanishes_takes_the_server_with_it(void **state)
          {.ask = EXEC, .status = 202, .body = "{\"cmdId\":\"c-9\"}"});
 }
 
+static void a_session_that_always_vanishes_is_given_up(void **state)
+{
+    (void)state;
+    launched(JOB);
+    for (int i = 1; i <= 3; i++) {
+        talk(w,
+             {.slot = 1,
+              .ask = COMMAND,
+              .status = 404,
+              .verdict = AGAIN,
+              .body = ERROR(404, "not found: session not found")},
+             {.slot = 1,
+              .ask = UP,
+              .status = 502,
+              .clear = SERVER,
+              .verdict = i < 3 ? RETRY : REFUSE,
+              .code = ERR_SERVER_EXITED,
+              .says = "the toolbox session has gone"});
+        if (i == 3)
+            break;
+        talk(w, ENTER(LAUNCH), {.ask = CREATE_SESSION, .status = 201},
+             {.ask = EXEC, .status = 202, .body = "{\"cmdId\":\"c-1\"}"});
+        fetch(PREVIEW, PREVIEW_OF("8000", "tok-000001"), true);
+        enter(w, PROBE);
+    }
+}
+
 static void our_own_command_is_known_again(void **state)
 {
     (void)state;
@@ -466,6 +493,7 @@ int main(void)
         cmocka_unit_test_teardown(after_an_exit_an_older_server_may_answer, teardown),
         cmocka_unit_test_teardown(the_exit_of_an_adopted_command_starts_another, teardown),
         cmocka_unit_test_teardown(a_session_that_vanishes_takes_the_server_with_it, teardown),
+        cmocka_unit_test_teardown(a_session_that_always_vanishes_is_given_up, teardown),
         cmocka_unit_test_teardown(our_own_command_is_known_again, teardown),
         cmocka_unit_test_teardown(the_last_look_is_with_the_key_we_gave, teardown),
         cmocka_unit_test_teardown(v0_tells_the_token_of_its_vscode, teardown),
