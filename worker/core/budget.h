@@ -1,8 +1,8 @@
 /* What a provider lets us ask: per scope a block after a 429, and for creates a bucket of tokens.
  *
- * The bucket never gives more than the replica's share in any minute: the share is
- * creates_per_minute x budget_share x (partitions owned / all), a tenth of it may come at once and
- * the rest flows in. Late in the provider's window, what its headers show unspent beyond
+ * In any minute the bucket gives no more than the replica's share, and one where that is less: the
+ * share is creates_per_minute x budget_share x (partitions owned / all), a tenth of it may come at
+ * once and the rest flows in. Late in the provider's window, what its headers show unspent beyond
  * everybody's share may be taken too, a quarter by each. Pure. */
 #ifndef WORKER_CORE_BUDGET_H
 #define WORKER_CORE_BUDGET_H

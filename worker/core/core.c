@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/xalloc.h"
+
+#define LEFT_NAMED 5 /* sessions that a drain names of those that it leaves */
 
 /* ---- effects ---- */
 
@@ -232,11 +235,35 @@ static bool goodbye_waits(struct core *c)
     return c->now_ns < c->leave_ns && !batch_goodbye(c);
 }
 
+/* A drain that ran out of time leaves a trace: who takes over what. */
+static void tell_left(const struct core *c)
+{
+    struct buf names CLEANUP(buf_done);
+    size_t n = 0;
+    buf_init(&names, 1000);
+    for (const struct part *p = c->parts; p; p = p->hh.next) {
+        const struct session *s;
+        DL_FOREACH2(p->sessions, s, part_next)
+        {
+            if (s->job && n++ < LEFT_NAMED)
+                buf_addf(&names, "%s%s", names.len ? " " : "", s->lane->session_id);
+        }
+    }
+    if (n > LEFT_NAMED)
+        buf_adds(&names, " …");
+    if (n)
+        log_warn(NULL,
+                 "the time to drain is over: jobs are left to the next owner of their partitions",
+                 L_UINT("jobs", n), L_STR("sessions", buf_text(&names)));
+}
+
 static void drain_step(struct core *c)
 {
     if (!c->draining || c->drained || (!c->leaving && drain_waits(c)) || goodbye_waits(c))
         return;
     c->drained = true;
+    if (c->now_ns >= c->drain_ns)
+        tell_left(c);
     parts_free(c); /* nothing is ours from here on, and nothing is asked any more */
     core_effect(c, DO_DRAINED);
 }

@@ -172,7 +172,8 @@ static void deal_init(const struct session *s, unsigned slot, struct deal *d)
                        .facts = s->facts,
                        .now_ns = s->core->now_ns,
                        .wall_ms = s->core->wall_ms,
-                       .phase_since_ns = s->phase_ns};
+                       .phase_since_ns = s->phase_ns,
+                       .late = s->limit == LIMIT_LAST};
 }
 
 static void send(struct session *s, struct slot *slot)

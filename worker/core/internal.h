@@ -94,7 +94,6 @@ struct part {
     size_t taken, parked;
     struct session *sessions;
     struct { /* the sweep: one listing at a time, provider after provider */
-        uint64_t at_ns;
         size_t account;
         char *cursor; /* owned */
         struct flight flight;

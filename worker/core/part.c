@@ -76,10 +76,9 @@ void part_assigned(struct core *c, const struct input *in)
     heap_node_init(&p->node, NODE_PART);
     HASH_ADD(hh, c->parts, id, sizeof p->id, p);
     c->partitions_total = in->assigned.partitions_total;
-    if (c->config->sweep.every_seconds > 0) {
-        p->sweep.at_ns = c->now_ns + FIRST_SWEEP_NS + rng_below(&c->rng, FIRST_SWEEP_NS);
-        heap_set(&c->heap, &p->node, p->sweep.at_ns);
-    }
+    if (c->config->sweep.every_seconds > 0)
+        heap_set(&c->heap, &p->node,
+                 c->now_ns + FIRST_SWEEP_NS + rng_below(&c->rng, FIRST_SWEEP_NS));
     log_info(NULL, "partition assigned", L_INT("partition", p->id), L_INT("offset", offset),
              L_UINT("done_above", offsets_done_above(&p->done)));
     accounts_share(c);

@@ -144,9 +144,10 @@ static void take_hint(struct session *s)
 
 static uint64_t wall_to_ns(const struct core *c, uint64_t wall_ms)
 {
-    if (!wall_ms)
+    uint64_t left_ms = wall_ms > c->wall_ms ? wall_ms - c->wall_ms : 0;
+    if (!wall_ms || left_ms > (NEVER - c->now_ns) / NS_PER_MS)
         return NEVER;
-    return wall_ms > c->wall_ms ? c->now_ns + (wall_ms - c->wall_ms) * NS_PER_MS : c->now_ns;
+    return c->now_ns + left_ms * NS_PER_MS;
 }
 
 /* When a start that has not begun is too old; wall clock, 0: never. */
@@ -196,9 +197,12 @@ static bool expired(const struct session *s)
 
 bool session_in_time(struct session *s)
 {
-    if (!session_is_start(s) || !expired(s))
+    if (!session_is_start(s) || (!expired(s) && s->core->now_ns < s->deadline_ns))
         return true;
-    session_fail(s, ERR_EXPIRED, "the job was too old when its turn came");
+    if (expired(s))
+        session_fail(s, ERR_EXPIRED, "the job was too old when its turn came");
+    else
+        session_fail(s, ERR_DEADLINE_EXCEEDED, "its deadline went by before its turn came");
     return false;
 }
 
@@ -305,8 +309,9 @@ void session_goals_met(struct session *s)
 }
 
 /* Failures that leave it open whether the session has a sandbox: nobody has looked, or the look (or
- * the create) got no answer. An earlier delivery of this very job may have kept one. */
-static bool says_nothing_of_the_box(enum error_code code)
+ * the create) got no answer, or the create was refused before its name was compared. An earlier
+ * delivery of this very job may have kept one. */
+static bool says_nothing_of_the_box(const struct session *s)
 {
     static const bool open[N_ERRORS] = {
         [ERR_EXPIRED] = true,           [ERR_QUOTA_EXCEEDED] = true,
@@ -314,7 +319,9 @@ static bool says_nothing_of_the_box(enum error_code code)
         [ERR_CANCELLED] = true,         [ERR_PROVIDER_UNAVAILABLE] = true,
         [ERR_PROVIDER_PROTOCOL] = true, [ERR_DEADLINE_EXCEEDED] = true,
         [ERR_START_TIMEOUT] = true,     [ERR_POISON] = true};
-    return open[code];
+    static const bool refused[N_ERRORS] = {
+        [ERR_FORBIDDEN] = true, [ERR_SNAPSHOT_NOT_FOUND] = true, [ERR_CREATE_FAILED] = true};
+    return open[s->why.code] || (refused[s->why.code] && !(s->facts & LOOKED));
 }
 
 static const struct goal *last_goals(struct session *s)
@@ -325,7 +332,7 @@ static const struct goal *last_goals(struct session *s)
                 !(s->facts & KEPT) && s->box->state != BOX_ERROR;
     if (keep)
         return goals_last_keep;
-    bool look = s->box->maybe_kept || (!s->box->id && says_nothing_of_the_box(s->why.code));
+    bool look = s->box->maybe_kept || (!s->box->id && says_nothing_of_the_box(s));
     return look ? goals_last_look : NULL;
 }
 
@@ -374,7 +381,8 @@ void session_fail_answer(struct session *s, struct answer *a)
     }
     if (!a->code)
         a->code = ERR_INTERNAL;
-    bool queued = a->code == ERR_EXPIRED || (s->parked && !s->clock_ns) ||
+    bool queued = a->code == ERR_EXPIRED ||
+                  (!s->clock_ns && (s->parked || a->code == ERR_DEADLINE_EXCEEDED)) ||
                   (s->phase == N_PHASES && !s->requests);
     why_set(&s->why, a, queued ? STEP_QUEUE : s->step);
     fail(s);
@@ -406,7 +414,7 @@ static enum error_code late_code(const struct session *s)
  * then the lane must not go on. */
 static bool delete_out(const struct session *s)
 {
-    return s->job && s->phase == DELETE && s->limit != LIMIT_LAST && !engine_waiting(s);
+    return s->job && s->phase == DELETE && s->limit != LIMIT_LAST;
 }
 
 void session_deadline(struct session *s)
@@ -418,9 +426,9 @@ void session_deadline(struct session *s)
         s->deadline_ns = NEVER;
         return;
     }
-    if (!s->clock_ns && s->job && expired(s))
-        a.code = ERR_EXPIRED;
-    else if (s->last.code)
+    if (!s->clock_ns && !session_in_time(s))
+        return;
+    if (s->last.code)
         copy_last(s, &a);
     else
         a.code = late_code(s);
@@ -452,9 +460,10 @@ void session_lost(struct session *s, struct answer *a)
         s->facts = LOOKED | EXISTS;
         return;
     }
+    if (!s->box->provisional || s->box->maybe_kept) /* it may still be there, and then it is kept */
+        s->goals = goals_start;
     s->account->provider->ops->box_forget(s->box);
     s->facts = s->goals == goals_start ? 0 : LOOKED;
-    s->replaced |= s->job->mode == MODE_RESUME;
 }
 
 /* ---- committed ---- */

@@ -84,6 +84,8 @@ static void judge_found(struct session *s)
         judge_provisional(s);
     else
         judge_kept(s);
+    if (s->job->mode == MODE_RESUME)
+        s->replaced = s->box->mine || !s->box->was_there;
     if ((s->facts & OURS) && !s->box->mine)
         metric_add(M_SANDBOXES_ADOPTED, 1);
     else if (s->facts & OURS)
@@ -101,7 +103,6 @@ static void way_cleared(struct session *s)
     }
     s->facts = LOOKED;
     s->phase = N_PHASES;
-    s->replaced |= s->job->mode == MODE_RESUME;
     metric_add(M_SANDBOXES_DESTROYED, 1);
 }
 
@@ -118,8 +119,6 @@ static void settle_start(struct session *s)
     bool missing = (s->facts & LOOKED) && !(s->facts & EXISTS) && s->phase == FIND;
     if (missing && s->job->mode == MODE_ATTACH)
         session_fail(s, ERR_NOT_FOUND, "the session has no sandbox to attach to");
-    else if (missing && s->job->mode == MODE_RESUME)
-        s->replaced = true;
 }
 
 static bool same_partition(const char *label, const char *event_id, size_t *len)

@@ -20,9 +20,8 @@ static void round_over(struct core *c, struct part *p)
     free(p->sweep.cursor);
     p->sweep.cursor = NULL;
     p->sweep.account = 0;
-    p->sweep.at_ns =
-        c->now_ns + jitter_ns(&c->rng, (uint64_t)c->config->sweep.every_seconds * NS_PER_S);
-    heap_set(&c->heap, &p->node, p->sweep.at_ns);
+    uint64_t pause_ns = (uint64_t)c->config->sweep.every_seconds * NS_PER_S;
+    heap_set(&c->heap, &p->node, c->now_ns + jitter_ns(&c->rng, pause_ns));
 }
 
 static void list_page(struct core *c, struct part *p)
@@ -94,6 +93,11 @@ static void look_at(struct core *c, struct part *p, const struct box *b)
 
 static void next_page(struct core *c, struct part *p, char *cursor)
 {
+    if (cursor && p->sweep.cursor && strcmp(cursor, p->sweep.cursor) == 0) { /* no end of it */
+        log_warn(NULL, "sweep: the list goes in a circle", L_INT("partition", p->id));
+        free(cursor);
+        cursor = NULL;
+    }
     free(p->sweep.cursor);
     p->sweep.cursor = cursor;
     if (!cursor && ++p->sweep.account >= c->n_accounts)

@@ -209,7 +209,7 @@ void fail_now(struct world *w, const char *session)
     char *name = xasprintf("fleet.%s", session);
     expect_about(w, "create", name);
     free(name);
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
 }
 
 void to_start(struct world *w, const char *session, const char *id)

@@ -139,6 +139,25 @@ static void test_out_of_time_while_parked(void **state)
     expect_call(w, "find fleet.S2");
     missing(w);
     expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
+    expect_field(w, "error.message", "its deadline went by before its turn came");
+}
+
+/* A worker that stood still finds both gone by, the wait for the token first. */
+static void test_out_of_time_when_its_token_came(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "'deadline':'2023-11-14T22:13:45Z'"); /* the token comes 20 s from now */
+    w->now_ns += 30 * NS_PER_S;
+    w->wall_ms += 30 * 1000;
+    tick(w);
+    assert_int_equal(w->cancels, 0);
+    expect_calls(w, 2);
+    expect_call(w, "find fleet.S2");
+    missing(w);
+    expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
+    assert_int_equal(status_of(w).parked, 0);
 }
 
 static void test_cancelled_while_parked(void **state)
@@ -377,6 +396,7 @@ int main(void)
         WORLD_TEST(test_the_clock_begins_with_the_token_after_a_look),
         WORLD_TEST(test_expired_while_parked),
         WORLD_TEST(test_out_of_time_while_parked),
+        WORLD_TEST(test_out_of_time_when_its_token_came),
         WORLD_TEST(test_cancelled_while_parked),
         WORLD_TEST(test_too_old_when_its_token_came),
         WORLD_TEST(test_a_partition_that_goes_frees_its_place),

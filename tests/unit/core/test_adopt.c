@@ -229,6 +229,46 @@ static void test_resume_says_that_it_replaced(void **state)
     expect_field(w, "sandbox.outcome", "created");
 }
 
+/* A 404 by name may be a stale one: the conflict tells. */
+static void test_resume_of_one_that_was_not_seen(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'mode':'resume'");
+    expect_call(w, "find fleet.S1");
+    missing(w);
+    expect_call(w, "create fleet.S1");
+    ANSWER(w, .set = EXISTS | RUNS | KEPT, .box = "b1 ours kept runs");
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    kept_to_ready(w, "S1", "b1");
+    expect_field(w, "sandbox.outcome", "adopted");
+    expect_field(w, "sandbox.replaced", "false");
+}
+
+/* What an earlier delivery of the job made is not the one that was to be resumed. */
+static void test_resume_taken_over_is_replaced(void **state)
+{
+    struct world *w = *state;
+    adopt_to_ready(w, "'mode':'resume'", "b1 mine ours kept runs");
+    expect_call(w, "probe b1");
+    done(w, ACCEPTS);
+    expect_event(w, "S1", "session-ready");
+    expect_field(w, "sandbox.replaced", "true");
+}
+
+/* Nor is what an earlier job never made ready. */
+static void test_resume_of_a_provisional_one_is_replaced(void **state)
+{
+    struct world *w = *state;
+    adopt_to_ready(w, "'mode':'resume'", "b1 ours provisional runs spec=same");
+    expect_call(w, "keep b1");
+    done(w, KEPT);
+    expect_call(w, "probe b1");
+    done(w, ACCEPTS);
+    expect_event(w, "S1", "session-ready");
+    expect_field(w, "sandbox.replaced", "true");
+}
+
 static void test_a_conflict_finds_it_as_well(void **state)
 {
     struct world *w = *state;
@@ -385,6 +425,83 @@ static void test_resume_lost_is_replaced(void **state)
     expect_field(w, "sandbox.replaced", "true");
 }
 
+static void test_resume_lost_and_found_is_not_replaced(void **state)
+{
+    struct world *w = *state;
+    adopt_to_ready(w, "'mode':'resume'", "b1 ours kept runs");
+    expect_call(w, "probe b1");
+    lost(w, "rests");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept rests");
+    expect_call(w, "start b1");
+    done(w, RUNS);
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    kept_to_ready(w, "S1", "b1");
+    expect_field(w, "sandbox.replaced", "false");
+}
+
+/* A fresh start whose own sandbox, kept already, stops under it. */
+static void kept_and_lost(struct world *w)
+{
+    start(w, "S1", "");
+    to_probe(w, "S1", "b1");
+    done(w, ANSWERS);
+    expect_call(w, "keep b1");
+    done(w, KEPT);
+    expect_call(w, "probe b1");
+    lost(w, "rests");
+    expect_calls(w, 1);
+    expect_call(w, "find fleet.S1");
+}
+
+static void test_a_kept_one_is_looked_for_when_lost(void **state)
+{
+    struct world *w = *state;
+    kept_and_lost(w);
+    found(w, "b1 mine ours kept rests");
+    expect_call(w, "start b1");
+    done(w, RUNS);
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    kept_to_ready(w, "S1", "b1");
+    expect_field(w, "sandbox.outcome", "created");
+    expect_field(w, "attempts", "2");
+}
+
+static void test_a_kept_one_that_was_lost_is_named(void **state)
+{
+    struct world *w = *state;
+    kept_and_lost(w);
+    missing(w); /* not seen yet */
+    expect_call(w, "create fleet.S1");
+    refuse(w, ERR_QUOTA_EXCEEDED);
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 mine ours kept rests");
+    expect_call(w, "start b1");
+    refuse(w, ERR_START_FAILED);
+    expect_failed(w, "S1", "start_failed", "start", "kept");
+    expect_field(w, "sandbox.id", "b1");
+    committed(w);
+    advance(w, 60 * 60 * 1000);
+    expect_quiet(w);
+}
+
+static void test_one_that_may_be_kept_is_looked_for_when_lost(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    to_probe(w, "S1", "b1");
+    done(w, ANSWERS);
+    expect_call(w, "keep b1");
+    retry(w, ERR_PROVIDER_UNAVAILABLE);
+    advance(w, 1000);
+    expect_call(w, "keep b1");
+    lost(w, "rests");
+    expect_calls(w, 1);
+    expect_call(w, "find fleet.S1");
+}
+
 static void test_attach_lost_fails(void **state)
 {
     struct world *w = *state;
@@ -438,6 +555,9 @@ int main(void)
         WORLD_TEST(test_attach_never_creates),
         WORLD_TEST(test_attach_to_ready),
         WORLD_TEST(test_resume_says_that_it_replaced),
+        WORLD_TEST(test_resume_of_one_that_was_not_seen),
+        WORLD_TEST(test_resume_taken_over_is_replaced),
+        WORLD_TEST(test_resume_of_a_provisional_one_is_replaced),
         WORLD_TEST(test_a_conflict_finds_it_as_well),
         WORLD_TEST(test_a_conflict_with_anothers),
         WORLD_TEST(test_a_kept_one_in_error_stays),
@@ -449,6 +569,10 @@ int main(void)
         WORLD_TEST(test_lost_three_times_is_enough),
         WORLD_TEST(test_lost_after_a_look),
         WORLD_TEST(test_resume_lost_is_replaced),
+        WORLD_TEST(test_resume_lost_and_found_is_not_replaced),
+        WORLD_TEST(test_a_kept_one_is_looked_for_when_lost),
+        WORLD_TEST(test_a_kept_one_that_was_lost_is_named),
+        WORLD_TEST(test_one_that_may_be_kept_is_looked_for_when_lost),
         WORLD_TEST(test_attach_lost_fails),
         WORLD_TEST(test_a_broken_one_is_removed_at_once),
         WORLD_TEST(test_the_other_provider),

@@ -178,7 +178,7 @@ static void test_damaged_metadata_runs_again_what_it_hid(void **state)
     assert_int_equal(metric_value(M_OFFSETS_REPLAYED, 0), 1);
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_offset(w, 0, 8);
 }
 
@@ -310,7 +310,7 @@ static void test_metadata_fits_whatever_is_done(void **state)
         snprintf(text, sizeof text, "create fleet.%s", session);
         if (offset && rng_below(&r, 2)) {
             expect_call(w, text);
-            refuse(w, ERR_FORBIDDEN);
+            refuse(w, ERR_SESSION_EXISTS);
         }
         offset += 1 + (int64_t)rng_below(&r, 15);
         if (w->batch && w->batch->n_messages)

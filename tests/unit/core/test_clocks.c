@@ -166,7 +166,7 @@ static void test_a_failure_says_how_often_and_how_long(void **state)
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     advance(w, 20000);
     fail_now(w, "S1");
-    expect_failed(w, "S1", "forbidden", "create", NULL);
+    expect_failed(w, "S1", "session_exists", "create", NULL);
     expect_field(w, "attempts", "2");
     expect_field(w, "requests", "2");
     expect_field(w, "tenant", "t");

@@ -203,7 +203,7 @@ static void test_jobs_by_outcome(void **state)
     start(w, "S2", "");
     fail_now(w, "S2");
     expect_more(M_JOBS_COMPLETED, MO_FAILED, 1);
-    assert_about(metric_value2(M_JOB_FAILURES, STEP_CREATE, ERR_FORBIDDEN), 1);
+    assert_about(metric_value2(M_JOB_FAILURES, STEP_CREATE, ERR_SESSION_EXISTS), 1);
     record_at(w, 0, w->next_offset[0], "S3", "{");
     expect_more(M_JOBS_COMPLETED, MO_REFUSED, 1);
     assert_about(metric_value2(M_JOB_FAILURES, STEP_QUEUE, ERR_INVALID_JOB), 1);

@@ -156,7 +156,7 @@ static void test_given_up_after_a_quarter_of_an_hour(void **state)
 
 static void look_refused(struct world *w)
 {
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
 }
 
 static void look_lost(struct world *w)
@@ -173,7 +173,7 @@ static void stop_refused(struct world *w)
 {
     found(w, "b1 ours provisional runs");
     expect_call(w, "stop b1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
 }
 
 static void stop_unsayable(struct world *w)
@@ -244,7 +244,7 @@ static void test_one_that_was_put_off_gives_way(void **state)
     advance(w, 10000);
     expect_calls(w, 1);
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_batch(w, 1);
     expect_calls(w, 0);
     committed(w);

@@ -227,6 +227,23 @@ static void test_a_late_delete_destroys_nothing(void **state)
     }
 }
 
+static bool told_late;
+
+static void note_late(const struct deal *d, unsigned what, const struct reply *r, struct answer *a)
+{
+    told_late = d->late;
+    fake_ops.answer(d, what, r, a);
+}
+
+/* From here on told_late is what the provider was told with the last answer. */
+static void watch_late(struct world *w)
+{
+    static struct provider_ops watched;
+    watched = fake_ops;
+    watched.answer = note_late;
+    w->fakes[0].provider.ops = &watched;
+}
+
 static void delete_is_out(struct world *w)
 {
     delete (w, "S1", "'timeout_seconds':10");
@@ -270,6 +287,57 @@ static void test_delete_does_not_wait_for_ever(void **state)
     expect_failed(w, "S1", "provider_unavailable", "delete", "kept");
 }
 
+static void delete_waits_to_look(struct world *w)
+{
+    watch_late(w);
+    delete (w, "S1", "'timeout_seconds':10");
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 ours kept runs");
+    expect_call(w, "delete b1");
+    start(w, "S1", "");
+    advance(w, 9500);
+    again(w, 1000);
+    assert_false(told_late);
+    advance(w, 500); /* its time is over, and no call is out */
+    expect_calls(w, 0);
+    assert_null(w->batch);
+    assert_int_equal(status_of(w).unpublished, 0);
+    advance(w, 1000);
+    expect_calls(w, 1);
+    expect_call(w, "delete b1");
+}
+
+static void test_delete_out_of_time_looks_once_more(void **state)
+{
+    struct world *w = *state;
+    delete_waits_to_look(w);
+    done(w, GONE);
+    assert_true(told_late);
+    expect_event(w, "S1", "session-deleted");
+}
+
+static void test_delete_that_the_look_refuses(void **state)
+{
+    struct world *w = *state;
+    delete_waits_to_look(w);
+    refuse(w, ERR_PROVIDER_UNAVAILABLE);
+    assert_true(told_late);
+    expect_failed(w, "S1", "provider_unavailable", "delete", "kept");
+    committed(w);
+    expect_call(w, "find b1"); /* only now the session's next job */
+}
+
+static void test_delete_gets_no_third_time(void **state)
+{
+    struct world *w = *state;
+    delete_waits_to_look(w);
+    again(w, 600000);
+    advance(w, 58999);
+    assert_null(w->batch);
+    advance(w, 1);
+    expect_failed(w, "S1", "provider_unavailable", "delete", "kept");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +360,9 @@ int main(void)
         WORLD_TEST(test_delete_waits_for_its_answer),
         WORLD_TEST(test_delete_waits_for_the_look_after_it),
         WORLD_TEST(test_delete_does_not_wait_for_ever),
+        WORLD_TEST(test_delete_out_of_time_looks_once_more),
+        WORLD_TEST(test_delete_that_the_look_refuses),
+        WORLD_TEST(test_delete_gets_no_third_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

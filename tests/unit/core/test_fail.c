@@ -9,9 +9,10 @@ static void test_some_failures_look_first(void **state)
     static const struct {
         enum error_code code;
         bool looks;
-    } cases[] = {{ERR_QUOTA_EXCEEDED, true},      {ERR_NO_CAPACITY, true},
-                 {ERR_RATE_LIMITED, true},        {ERR_FORBIDDEN, false},
-                 {ERR_SNAPSHOT_NOT_FOUND, false}, {ERR_CREATE_FAILED, false}};
+    } cases[] = {{ERR_QUOTA_EXCEEDED, true},     {ERR_NO_CAPACITY, true},
+                 {ERR_RATE_LIMITED, true},       {ERR_FORBIDDEN, true},
+                 {ERR_SNAPSHOT_NOT_FOUND, true}, {ERR_CREATE_FAILED, true},
+                 {ERR_SESSION_EXISTS, false}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct world *w = world_new();
         assign(w, 0, 0, NULL);
@@ -40,6 +41,25 @@ static void out_of_quota(struct world *w, const char *members)
     expect_call(w, "find fleet.S1");
 }
 
+static void test_no_second_look(void **state)
+{
+    static const enum error_code codes[] = {ERR_FORBIDDEN, ERR_SNAPSHOT_NOT_FOUND,
+                                            ERR_CREATE_FAILED};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+        struct world *w = world_new();
+        assign(w, 0, 0, NULL);
+        start(w, "S1", "'mode':'resume'");
+        expect_call(w, "find fleet.S1");
+        missing(w);
+        expect_call(w, "create fleet.S1");
+        refuse(w, codes[i]);
+        expect_calls(w, 0);
+        expect_failed(w, "S1", error_name(codes[i]), "create", NULL);
+        world_free(w);
+    }
+}
+
 static void test_its_own_kept_one_goes_on_to_ready(void **state)
 {
     struct world *w = *state;
@@ -47,6 +67,21 @@ static void test_its_own_kept_one_goes_on_to_ready(void **state)
     found(w, "b1 mine ours kept rests");
     expect_call(w, "start b1");
     done(w, RUNS);
+    expect_call(w, "launch b1");
+    done(w, SERVER);
+    kept_to_ready(w, "S1", "b1");
+    expect_field(w, "sandbox.outcome", "created");
+}
+
+/* An earlier delivery made it, and since then its snapshot has gone. */
+static void test_its_own_kept_one_needs_no_create(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    expect_call(w, "create fleet.S1");
+    refuse(w, ERR_SNAPSHOT_NOT_FOUND);
+    expect_call(w, "find fleet.S1");
+    found(w, "b1 mine ours kept runs");
     expect_call(w, "launch b1");
     done(w, SERVER);
     kept_to_ready(w, "S1", "b1");
@@ -169,6 +204,35 @@ static void test_too_old(void **state)
     expect_call(w, "find fleet.S2");
     found(w, "b2 mine ours kept runs"); /* it had been ready all along */
     expect_call(w, "launch b2");
+}
+
+static void expect_no_turn(struct world *w)
+{
+    expect_calls(w, 1);
+    expect_call(w, "find fleet.S1");
+    assert_int_equal(w->cancels, 0); /* no create was sent before it */
+    missing(w);
+    expect_failed(w, "S1", "deadline_exceeded", "queue", NULL);
+    expect_field(w, "error.message", "its deadline went by before its turn came");
+}
+
+static void test_a_deadline_that_is_over(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'deadline':'2023-11-14T22:13:20Z'"); /* now */
+    expect_no_turn(w);
+}
+
+static void test_a_deadline_before_its_turn_in_the_lane(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "");
+    start(w, "S1", "'deadline':'2023-11-14T22:13:30Z'");
+    advance(w, 20000);
+    fail_now(w, "S1");
+    expect_batch(w, 1);
+    committed(w);
+    expect_no_turn(w);
 }
 
 static void test_expiry_is_judged_once(void **state)
@@ -434,7 +498,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_some_failures_look_first),
+        cmocka_unit_test(test_no_second_look),
         WORLD_TEST(test_its_own_kept_one_goes_on_to_ready),
+        WORLD_TEST(test_its_own_kept_one_needs_no_create),
         WORLD_TEST(test_going_on_is_no_endless_round),
         WORLD_TEST(test_a_kept_one_of_an_earlier_job_is_named),
         WORLD_TEST(test_its_own_provisional_one_is_destroyed),
@@ -445,6 +511,8 @@ int main(void)
         WORLD_TEST(test_a_look_takes_a_minute_at_most),
         WORLD_TEST(test_expired_before_its_turn),
         WORLD_TEST(test_too_old),
+        WORLD_TEST(test_a_deadline_that_is_over),
+        WORLD_TEST(test_a_deadline_before_its_turn_in_the_lane),
         WORLD_TEST(test_expiry_is_judged_once),
         WORLD_TEST(test_a_stop_does_not_expire),
         WORLD_TEST(test_maybe_kept_was_kept),

@@ -26,7 +26,7 @@ static void test_record_order(void **state)
         start(w, "S1", "");
     for (int64_t offset = 2; offset < 7; offset++) {
         expect_call(w, offset == 2 ? "create fleet.S1" : "create fleet.S1");
-        refuse(w, ERR_FORBIDDEN);
+        refuse(w, ERR_SESSION_EXISTS);
         expect_batch(w, 1);
         for (int64_t later = offset; later < 7; later++)
             assert_string_equal(phase_of(w, 0, later), "queued");
@@ -41,7 +41,7 @@ static void test_queue_time_is_told(void **state)
     start(w, "S1", "'timeout_seconds':1");
     advance(w, 3000); /* the clock of the second does not run yet */
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_batch(w, 1);
     committed(w);
     to_ready(w, "S1", "b1");
@@ -195,7 +195,7 @@ static void test_a_lane_over_two_partitions(void **state)
     lose(w, 0); /* the first one's partition goes: the second's turn */
     expect_calls(w, 1);
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_batch(w, 1);
     expect_offset(w, 1, 1);
 }

@@ -23,10 +23,10 @@ static void test_again_names_the_failure_of_its_deadline(void **state)
     struct world *w = *state;
     start(w, "S1", "'timeouts':{'create':20}");
     expect_call(w, "create fleet.S1");
-    ANSWER(w, .verdict = AGAIN, .after_ms = 19000, .code = ERR_CREATE_FAILED, .http_status = 409,
+    ANSWER(w, .verdict = AGAIN, .after_ms = 19000, .code = ERR_SESSION_EXISTS, .http_status = 409,
            .message = "taken", .words = "name taken");
     advance(w, 23000);
-    expect_failed(w, "S1", "create_failed", "create", NULL);
+    expect_failed(w, "S1", "session_exists", "create", NULL);
     expect_field(w, "error.message", "taken");
     expect_field(w, "error.provider_message", "name taken");
     expect_field(w, "error.http_status", "409");
@@ -147,6 +147,17 @@ static void test_an_absolute_deadline(void **state)
     expect_failed(w, "S1", "start_timeout", "create", "scheduled");
 }
 
+/* 2^64 ns and a minute from now. */
+static void test_a_deadline_beyond_all_clocks(void **state)
+{
+    struct world *w = *state;
+    start(w, "S1", "'deadline':'2608-06-04T21:48:53Z','timeouts':{'create':500}");
+    expect_call(w, "create fleet.S1");
+    advance(w, 120 * 1000);
+    assert_int_equal(w->cancels, 0);
+    to_ready(w, "S1", "b1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +172,7 @@ int main(void)
         WORLD_TEST(test_deadline_of_a_probe_is_the_servers),
         WORLD_TEST(test_after_kept_no_deadline_fails_it),
         WORLD_TEST(test_an_absolute_deadline),
+        WORLD_TEST(test_a_deadline_beyond_all_clocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -129,9 +129,10 @@ static void test_still_provisional_at_the_last_look(void **state)
 static void test_failures_that_leave_it_open(void **state)
 {
     static const enum error_code open[] = {
-        ERR_EXPIRED,   ERR_QUOTA_EXCEEDED,       ERR_NO_CAPACITY,       ERR_RATE_LIMITED,
-        ERR_CANCELLED, ERR_PROVIDER_UNAVAILABLE, ERR_PROVIDER_PROTOCOL, ERR_DEADLINE_EXCEEDED,
-        ERR_POISON,    ERR_START_TIMEOUT};
+        ERR_EXPIRED,      ERR_QUOTA_EXCEEDED,       ERR_NO_CAPACITY,       ERR_RATE_LIMITED,
+        ERR_CANCELLED,    ERR_PROVIDER_UNAVAILABLE, ERR_PROVIDER_PROTOCOL, ERR_DEADLINE_EXCEEDED,
+        ERR_POISON,       ERR_START_TIMEOUT,        ERR_FORBIDDEN,         ERR_SNAPSHOT_NOT_FOUND,
+        ERR_CREATE_FAILED};
     struct world *w = *state;
     for (int code = ERR_NONE + 1; code < N_ERRORS; code++) {
         bool looks = false;

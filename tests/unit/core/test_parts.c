@@ -1,6 +1,10 @@
 /* Partitions come and go: assigned, revoked, lost, drained. */
 #include "tests/unit/core/fixture.h"
 
+#include <stdio.h>
+
+#include "common/log.h"
+
 static void expect_released(struct world *w, int32_t partition)
 {
     assert_int_equal(w->releases, 1);
@@ -66,7 +70,7 @@ static void test_revoked_with_results_that_wait(void **state)
     assert_int_equal(w->releases, 0);
     expect_offset(w, 0, 2);
     expect_call(w, "create fleet.S3"); /* goes on meanwhile, and comes too late */
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     job_at(w, 0, 3, "start", "S4", "");
     expect_calls(w, 0);
     committed(w);
@@ -333,6 +337,33 @@ static void test_drain_waits_for_what_can_be_finished(void **state)
     expect_quiet(w);
 }
 
+/* What a drain says that it leaves. */
+static char left_behind[200];
+
+static void hear(void *arg, const char *line, size_t len)
+{
+    (void)arg;
+    const char *jobs = memmem(line, len, " jobs=", 6);
+    if (memmem(line, len, "left to the next owner", 22) && jobs)
+        snprintf(left_behind, sizeof left_behind, "%s", jobs);
+}
+
+static void test_drain_tells_what_it_leaves(void **state)
+{
+    struct world *w = *state;
+    log_capture(hear, NULL);
+    for (int i = 0; i < 6; i++)
+        start(w, (char[]){'S', (char)('1' + i), '\0'}, "");
+    start(w, "S1", ""); /* behind the first */
+    left_behind[0] = '\0';
+    drain(w);
+    advance(w, 24999);
+    assert_string_equal(left_behind, "");
+    advance(w, 1);
+    assert_true(w->drained);
+    assert_string_equal(left_behind, " jobs=7 sessions=\"S1 S2 S3 S4 S5 …\"");
+}
+
 static void test_drain_has_an_end(void **state)
 {
     struct world *w = *state;
@@ -454,6 +485,7 @@ int main(void)
         WORLD_TEST(test_drain_of_an_idle_one),
         WORLD_TEST(test_drain_waits_for_what_can_be_finished),
         WORLD_TEST(test_drain_has_an_end),
+        WORLD_TEST(test_drain_tells_what_it_leaves),
         WORLD_TEST(test_drain_waits_for_the_batch),
         WORLD_TEST(test_drain_does_not_wait_for_a_broker_that_is_away),
         WORLD_TEST(test_drain_does_not_wait_for_commits_for_ever),

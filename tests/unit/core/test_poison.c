@@ -364,7 +364,7 @@ static void way_answers(struct way *y)
     if (w->current.step == STEP_FIND)
         missing(w);
     else
-        refuse(w, ERR_FORBIDDEN);
+        refuse(w, ERR_SESSION_EXISTS);
 }
 
 /* Records are read as long as the partition is open; then one of the sessions ends. */

@@ -114,7 +114,7 @@ static void test_a_lane_that_is_busy_is_left_alone(void **state)
     assert_int_equal(status_of(w).destroys, 0);
     expect_calls(w, 1); /* the create */
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_batch(w, 1);
     committed(w);
     advance(w, EVERY_MS * 6 / 5);
@@ -147,6 +147,21 @@ static void test_every_page_to_the_last(void **state)
     expect_call(w, "find b2");
     advance(w, EVERY_MS * 6 / 5);
     expect_call(w, "list session-jobs/0 -"); /* the next round begins at the beginning */
+}
+
+static void test_a_list_without_an_end(void **state)
+{
+    struct world *w = listing(state);
+    ANSWER(w, .boxes = "", .next = "p2");
+    expect_call(w, "list session-jobs/0 p2");
+    ANSWER(w, .boxes = GARBAGE, .next = "p2");
+    expect_calls(w, 1);
+    expect_call(w, "find b1"); /* what it named counts */
+    missing(w);
+    expect_quiet(w);
+    advance(w, EVERY_MS * 6 / 5);
+    expect_calls(w, 1);
+    expect_call(w, "list session-jobs/0 -");
 }
 
 static void test_a_list_that_cannot_be_read(void **state)
@@ -231,7 +246,7 @@ static void test_no_sweep_while_results_are_being_given_back(void **state)
     struct world *w = sweeping(state);
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_FORBIDDEN);
+    refuse(w, ERR_SESSION_EXISTS);
     expect_batch(w, 1);
     revoke(w, 0);
     advance(w, 10000);
@@ -247,6 +262,7 @@ int main(void)
         WORLD_TEST(test_finished_by_the_committed_state),
         WORLD_TEST(test_a_lane_that_is_busy_is_left_alone),
         WORLD_TEST(test_every_page_to_the_last),
+        WORLD_TEST(test_a_list_without_an_end),
         WORLD_TEST(test_a_list_that_cannot_be_read),
         WORLD_TEST(test_dry_run_counts_only),
         WORLD_TEST(test_every_provider_is_swept),
