@@ -321,7 +321,7 @@ static bool says_nothing_of_the_box(const struct session *s)
         [ERR_START_TIMEOUT] = true,     [ERR_POISON] = true};
     static const bool refused[N_ERRORS] = {
         [ERR_FORBIDDEN] = true, [ERR_SNAPSHOT_NOT_FOUND] = true, [ERR_CREATE_FAILED] = true};
-    return open[s->why.code] || (refused[s->why.code] && !(s->facts & LOOKED));
+    return open[s->why.code] || (refused[s->why.code] && (!(s->facts & LOOKED) || s->losses > 0));
 }
 
 static const struct goal *last_goals(struct session *s)

@@ -337,6 +337,8 @@ static enum asked daytona_ask(const struct deal *d, struct call *call, struct an
     struct daytona_box *b = box_of(d);
     ASSERT(d->slot < SLOTS);
     script_enter(d, b);
+    if (d->late && b->script.next[d->slot] == R_DELETE) /* no new one, whose answer nobody awaits */
+        b->script.next[d->slot] = R_GET_ID;
     enum request r = b->script.next[d->slot];
     if (r == R_NONE)
         return ASKED_NOTHING;

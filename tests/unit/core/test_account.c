@@ -44,6 +44,21 @@ static void test_a_start_without_a_token_is_parked(void **state)
     assert_int_equal(status_of(w).parked, 0);
 }
 
+static void test_a_drain_does_not_wait_for_the_parked(void **state)
+{
+    struct world *w = *state;
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    assert_int_equal(status_of(w).parked, 1);
+    drain(w);
+    assert_false(w->drained);
+    fail_now(w, "S1");
+    committed(w);
+    assert_true(w->drained);
+    expect_no_call(w, "create fleet.S2");
+}
+
 static void test_first_come_first_served(void **state)
 {
     struct world *w = *state;
@@ -390,6 +405,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_a_start_without_a_token_is_parked),
+        WORLD_TEST(test_a_drain_does_not_wait_for_the_parked),
         WORLD_TEST(test_first_come_first_served),
         WORLD_TEST(test_nobody_overtakes),
         WORLD_TEST(test_the_clock_begins_with_the_token),

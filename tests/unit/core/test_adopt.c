@@ -475,7 +475,7 @@ static void test_a_kept_one_that_was_lost_is_named(void **state)
     kept_and_lost(w);
     missing(w); /* not seen yet */
     expect_call(w, "create fleet.S1");
-    refuse(w, ERR_QUOTA_EXCEEDED);
+    refuse(w, ERR_SNAPSHOT_NOT_FOUND);
     expect_call(w, "find fleet.S1");
     found(w, "b1 mine ours kept rests");
     expect_call(w, "start b1");

@@ -47,6 +47,7 @@ struct world {
     enum phase phase;
     uint32_t facts;
     uint64_t now_ns, since_ns;
+    bool late;            /* see struct deal */
     struct call call;     /* the last one */
     struct answer answer; /* the last one */
     int row;              /* of the table, for messages */
@@ -156,7 +157,8 @@ static inline struct deal deal_of(const struct world *w, unsigned slot)
                          .facts = w->facts,
                          .now_ns = w->now_ns,
                          .wall_ms = WALL_MS + (w->now_ns - 1000 * NS_PER_S) / NS_PER_MS,
-                         .phase_since_ns = w->since_ns};
+                         .phase_since_ns = w->since_ns,
+                         .late = w->late};
 }
 
 static inline enum asked ask(struct world *w, unsigned slot)

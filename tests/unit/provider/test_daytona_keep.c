@@ -406,23 +406,6 @@ static void a_delete_that_cannot_be_yet_waits(void **state)
     }
 }
 
-/* The look after a DELETE whose time is over. */
-static void look_late(const struct line *l)
-{
-    const struct reply r = {.status = l->status, .body = l->body, .body_len = strlen(l->body)};
-    uint32_t before = w->facts;
-    assert_int_equal(ask(w, 0), ASKED_CALL);
-    char *what = asked_for(w);
-    assert_string_equal(what, BY_ID);
-    free(what);
-    struct deal d = deal_of(w, 0);
-    d.late = true;
-    answer_done(&w->answer);
-    w->provider->ops->answer(&d, w->call.what, &r, &w->answer);
-    w->facts = (w->facts | w->answer.set) & ~w->answer.clear;
-    judge_line(w, l, before);
-}
-
 static void a_late_delete_ends_with_its_look(void **state)
 {
     static const struct line looks[] = {
@@ -443,10 +426,18 @@ static void a_late_delete_ends_with_its_look(void **state)
         found(DELETE_JOB, DTO("started", "started", "-1"));
         talk(w, ENTER(DELETE),
              {.ask = "DELETE /sandbox/box-1", .fault = FAULT_LOST, .verdict = AGAIN});
-        look_late(&looks[i]);
+        w->late = true;
+        talk_line(w, &looks[i]);
         world_free(w);
     }
-    w = world_new(DELETE_JOB);
+    found(DELETE_JOB, DTO("started", "started", "-1")); /* nor is one sent that has not arrived */
+    talk(w, ENTER(DELETE),
+         {.ask = "DELETE /sandbox/box-1",
+          .fault = FAULT_CONNECT,
+          .verdict = RETRY,
+          .code = ERR_PROVIDER_UNAVAILABLE});
+    w->late = true;
+    talk_line(w, &looks[0]);
 }
 
 int main(void)
