@@ -209,7 +209,8 @@ static void carry_out(struct core *c, const struct input *in)
     }
 }
 
-/* Jobs that have begun, and destroys that had no try yet, are worth waiting for. */
+/* Jobs that have begun, and destroys that had no try yet, are worth waiting for. One that is parked
+ * has begun nothing. */
 static bool drain_waits(const struct core *c)
 {
     if (c->now_ns >=
@@ -218,7 +219,7 @@ static bool drain_waits(const struct core *c)
     if (c->batch || c->n_ready)
         return true;
     for (const struct lane *l = c->lanes; l; l = l->hh.next) {
-        bool busy = l->active && l->active->state == S_RUNNING;
+        bool busy = l->active && l->active->state == S_RUNNING && !l->active->parked;
         if (busy || (l->destroys && !l->queue))
             return true;
     }
