@@ -68,6 +68,34 @@ class Readme(unittest.TestCase):
         self.assertEqual(sorted(self.first_column("Alerts")), sorted({name for name, _ in alerts()}))
 
 
+    def test_keys(self):
+        """Every key and every member of a job that it names is one, and so is every one that sessionctl names."""
+        keys, members, groups = set(), set(), []
+        defaults = subprocess.run([OUT / "session-worker", "--print-defaults"], capture_output=True, text=True,
+                                  check=True).stdout
+        for line in defaults.splitlines():
+            if opened := re.match(r"\s*(\w+) = (\{|\( \{)$", line):
+                groups.append(opened.group(1))
+            elif re.match(r"\s*\}", line):
+                groups.pop()
+            elif key := re.match(r"\s*(\w+) = ", line):
+                keys.add(".".join([*groups, key.group(1)]))
+        job = json.loads((ROOT / "config/schema/start-session.json").read_text())["properties"]
+        for name, field in job.items():
+            members |= {f"{name}.{inner}" for inner in field.get("properties", {})}
+        self.assertTrue({"jobs.attempts", "steps.launch_seconds", "providers.targets"} <= keys, keys)
+        self.assertTrue({"timeouts.launch", "sandbox.snapshot"} <= members, members)
+        heads = {name.split(".")[0] for name in keys | members if "." in name}
+        named = re.compile(rf"(?<![\w./-])(?:{'|'.join(sorted(heads))})\.[a-z_]+\b(?![./(*-])")
+        texts = {"README.md": (ROOT / "README.md").read_text()}
+        for path in (ROOT / "worker/ctl").glob("*.c"):
+            lines = [line for line in path.read_text().splitlines() if not line.startswith("#include")]
+            texts[path.name] = "\n".join(re.findall(r'"((?:[^"\\]|\\.)*)"', "\n".join(lines)))
+        found = {(name, word) for name, text in texts.items() for word in named.findall(text)}
+        self.assertGreater(len(found), 40)
+        self.assertEqual({pair for pair in found if pair[1] not in keys | members}, set())
+
+
 class Compose(unittest.TestCase):
     seconds = 1
 

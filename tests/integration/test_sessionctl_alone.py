@@ -4,6 +4,8 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import threading
 
@@ -52,7 +54,7 @@ class Played:
 
     def take(self, message):
         job = json.loads(message.value())
-        self.jobs.append((message.key().decode(), dict(message.headers()), job))
+        self.jobs.append(((message.key() or b"").decode(), dict(message.headers()), job))
         ce_id = f"{message.topic()}/{message.partition()}/{message.offset()}"
         event = self.play(job, ce_id)
         if event is not None:
@@ -158,7 +160,7 @@ class Alone(Case):
         Played(self, lambda job, _: failed("S1", provider_message="\x1b]0;owned\x07", log_tail="a\nKeyError\n"))
         code, lines, _ = self.ctl("start", "S1", "--snapshot", "x", "--wait")
         self.assertEqual(code, FAILED)
-        self.assertEqual(lines[1], f"{TIME}  S1  FAILED    server_exited probe: it ended with 3; provider: "
+        self.assertEqual(lines[1], f"{TIME}  S1  FAILED    server_exited at probe: it ended with 3; provider: "
                                    "\\x1b]0;owned\\x07; its log ends: KeyError (trying again may help)")
 
     def test_an_aborted_event_is_not_seen(self):
@@ -202,15 +204,78 @@ class Alone(Case):
         self.assertEqual((code, len(lines), self.offsets()), (FAILED, 2, 2))
         self.assertIn(f"{path}:3: session_id must be", said)
         self.assertIn(f"{path}:4: env.FOO must be a string", said)
-        self.assertIn(f"{path}:5: ", said)
-        self.assertIn(f"{path}:6: warning: 1 unknown fields will be ignored", said)
+        self.assertRegex(said, rf"{path}:5: .*; one job a line: sessionctl start --job FILE takes one that spans")
+        self.assertIn(f"{path}:6: warning: 1 unknown field will be ignored: nmae", said)
         code, lines, said = self.ctl("submit", "-", "--force", stdin=json.dumps(start("L3", env={"FOO": 1})))
         self.assertEqual((code, len(lines), self.offsets()), (FAILED, 1, 3))
         self.assertIn("stdin:1: env.FOO must be a string", said)
 
+    def test_the_job_of_the_readme_as_it_stands_there(self):
+        job = re.search(r"```json\n(.*?)```", (harness.ROOT / "README.md").read_text(), re.S).group(1)
+        path = self.file("job.json", job)
+        code, lines, said = self.ctl("start", "--job", path)
+        self.assertEqual((code, len(lines), said), (OK, 1, ""))
+        code, _, said = self.ctl("submit", "--dry-run", path)
+        self.assertEqual((code, said.count("one job a line: sessionctl start --job FILE")), (FAILED, 1), said)
+
+    def test_a_record_of_no_session_is_not_waited_for(self):
+        Played(self, lambda job, _: failed("S1") if "session_id" in job else None)
+        text = "\n".join(json.dumps(job) for job in ({"type": "stop-session"}, start("S1", env={"FOO": 1})))
+        code, lines, said = self.ctl("submit", "--force", "--wait", stdin=text)
+        self.assertEqual((code, len(lines)), (FAILED, 3), said)
+        self.assertRegex(said, rf"{self.jobs_topic}/\d/\d: no result will come, .*sessionctl dlq list")
+        self.assertNotIn("sessionctl watch", said)
+
+    def test_an_interrupted_wait_says_what_becomes_of_the_job(self):
+        with open(self.folder / "said", "w+b") as said:
+            run = spawn([OUT / "sessionctl", "start", *self.common, "S1", "--snapshot", "x", "--wait"],
+                        stdout=subprocess.DEVNULL, stderr=said)
+            try:
+                until(lambda: self.catches_interrupts(run.pid), 20, "it does not wait")
+                run.send_signal(signal.SIGINT)
+                self.assertEqual(run.wait(10 * harness.PATIENCE), -signal.SIGINT)
+            finally:
+                run.kill()
+                run.wait()
+            said.seek(0)
+            self.assertEqual(said.read(), b"sessionctl: interrupted: the job stays queued: sessionctl watch S1\n")
+
+    @staticmethod
+    def catches_interrupts(pid):
+        caught = re.search(r"^SigCgt:\t(\w+)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M).group(1)
+        return int(caught, 16) >> (signal.SIGINT - 1) & 1
+
+    def test_output_that_is_lost_is_a_failure(self):
+        for args in (["check"], ["watch", "--from-beginning"], ["--version"], ["help"], ["start", "--help"]):
+            self.publish(ready("S1"), "j/0/0")
+            words = args if args[0] in ("--version", "help") else [args[0], *self.common, *args[1:]]
+            with self.subTest(args=args), open("/dev/full", "wb") as full:
+                run = subprocess.run([OUT / "sessionctl", *words], stdout=full, stderr=subprocess.PIPE,
+                                     timeout=30 * harness.PATIENCE)
+                self.assertEqual((run.returncode, run.stderr), (
+                    FAILED, b"sessionctl: standard output: No space left on device\n"))
+        run = subprocess.run(["bash", "-c", 'trap "" PIPE; { "$@"; echo $? >&2; } | true', "-", OUT / "sessionctl",
+                              "help"], capture_output=True, timeout=30 * harness.PATIENCE)
+        self.assertIn(run.stderr, (b"1\n", b"0\n"))  # nothing is said of a reader that has gone
+
+    def test_version_help_and_options_before_the_verb(self):
+        def said(*words):
+            run = subprocess.run([OUT / "sessionctl", *words], capture_output=True, text=True,
+                                 timeout=10 * harness.PATIENCE)
+            return run.returncode, run.stdout, run.stderr
+
+        self.assertEqual(said("--version"), (OK, "sessionctl 0.1.0\n", ""))
+        self.assertEqual(said("help"), said("--help"))
+        self.assertEqual(said("help", "stop"), said("stop", "--help"))
+        code, _, words = said("-b", "x", "sessions")
+        self.assertEqual(code, USAGE)
+        self.assertIn("options go after the verb: sessionctl VERB -b", words)
+        self.assertEqual(said("help", "nope")[0], USAGE)
+
     def test_what_a_worker_would_refuse_is_not_sent(self):
         for args, words in (
                 (["start", "S 1", "--snapshot", "x"], "not sent: session_id must be"),
+                (["start", ""], "not sent: session_id must not be empty"),
                 (["start", "S1", "--snapshot", "x", "--port", "0"], "--port must be a whole number"),
                 (["start", "S1", "--snapshot", "x", "--metadata", "{"], "--metadata is not JSON"),
                 (["start", "S1", "--snapshot", "x", "--env-file", "/none"], "/none: No such file"),
@@ -278,6 +343,20 @@ class Alone(Case):
         self.assertEqual({json.loads(line)["session_id"] for line in lines()}, {"new"})
         self.assertEqual(json.loads(lines()[0])["sandbox"]["session_api_key"], "KEY")
 
+    def test_watch_tells_progress_before_the_result(self):
+        progress = f"{self.prefix}-progress"
+        self.assertEqual(self.ctl("check", "-s", f"topics.progress={progress}", "--create-topics")[0], OK)
+        for second, step in ((1, "create"), (2, "probe")):
+            event = {"type": "session-progress", "session_id": "S1", "time": f"2026-11-24T07:00:0{second}.000Z",
+                     "status": "STATUS$STARTING_RUNTIME", "step": step, "attempt": 1, "elapsed_ms": 1000 * second}
+            self.producer.produce(progress, json.dumps(event), "S1", headers={"ce_id": f"j/0/0/{second}"})
+        self.publish(ready("S1"), "j/0/0")
+        _, lines = self.watch("--from-beginning", "-s", f"topics.progress={progress}")
+        until(lambda: lines() and "READY" in lines()[-1], 20, lambda: f"seen: {lines()}")
+        for line in lines()[:-1]:
+            self.assertRegex(line, r"  S1  PROGRESS  (create: making the sandbox|probe: waiting for the server to "
+                                   r"answer), [12]\.0 s so far$")
+
     def test_check_finds_makes_and_asks(self):
         missing = f"{self.prefix}-progress"
         more = ["-s", f"topics.progress={missing}", "-s", f"providers.daytona.api_url={self.sim.url}/api"]
@@ -296,10 +375,18 @@ class Alone(Case):
         self.assertEqual(code, OK, (lines, said))
         found = {line["check"]: line for line in map(json.loads, lines)}
         self.assertEqual(found[f"topic {missing}"]["detail"], "3 partitions")
+        self.assertRegex(found["a worker's configuration"]["detail"], r"^providers\.daytona\.api_key is missing")
+        code, lines, said = self.ctl("check", *more, "--create-topics", "--partitions", 5)
+        self.assertEqual(code, OK, (lines, said))
+        self.assertRegex("\n".join(lines), rf"note  topic {missing} +3 partitions, not 5: --partitions is for new")
+        code, lines, said = self.ctl("check", "-s", "topics.progress=three", "--create-topics", "--replication", 3)
+        self.assertEqual(code, FAILED, (lines, said))
+        self.assertRegex("\n".join(lines), r"registered\.\): .*: give a --replication that it can have(\n|$)")
 
         code, lines, said = self.ctl("check", *more, "--live")
         self.assertEqual(code, FAILED, (lines, said))
-        self.assertIn("no key", lines[-1])
+        self.assertIn("no key: set DAYTONA_API_KEY, DAYTONA_API_KEY_FILE or providers.daytona.api_key_file",
+                      lines[-1])
         code, lines, said = self.ctl("check", *more, "--live", env={"DAYTONA_API_KEY": "dtn_bad"})
         self.assertEqual(code, FAILED, (lines, said))
         self.assertIn("the key is refused (401)", lines[-1])

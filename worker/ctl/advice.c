@@ -32,8 +32,9 @@ static const char *const advices[N_ERRORS] = {
                           "Trying again may help.",
     [ERR_START_FAILED] = "The sandbox is there but does not start; its own words say why. "
                          "delete-session, then start-session makes a new one.",
-    [ERR_START_TIMEOUT] = "It did not start in time: raise timeouts.create or timeouts.start (or "
-                          "steps.* in the workers' configuration), or use a smaller image.",
+    [ERR_START_TIMEOUT] = "It did not start in time: use a smaller image, or raise timeouts.create "
+                          "or timeouts.start (the workers' steps.create_seconds and "
+                          "steps.start_seconds) within the job's timeout_seconds.",
     [ERR_LAUNCH_FAILED] = "The command could not be started in the sandbox: look whether its "
                           "toolbox runs, and try again.",
     [ERR_BAD_COMMAND] = "The server's command was not found or may not be run (126, 127): mend "
@@ -41,7 +42,8 @@ static const char *const advices[N_ERRORS] = {
     [ERR_SERVER_EXITED] = "The server ended by itself; its log says why. on_failure keep leaves "
                           "the sandbox to look into.",
     [ERR_SERVER_TIMEOUT] = "The server did not answer in time: look at its log and at server.port, "
-                           "or raise timeouts.launch.",
+                           "or raise timeouts.launch (the workers' steps.launch_seconds) within "
+                           "the job's timeout_seconds.",
     [ERR_UNHEALTHY] = "Something answers, but not as this server should: check server.kind, "
                       "server.port and server.health.",
     [ERR_PROVIDER_UNAVAILABLE] =

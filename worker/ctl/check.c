@@ -82,10 +82,13 @@ void report_line(struct report *r, enum report_mark mark, const char *what, cons
     buf_done(&line);
 }
 
+/* What `what` says already is not repeated. */
 static void report_lines(struct report *r, enum report_mark mark, const char *what,
                          const char *text)
 {
+    static const char place[] = "configuration: ";
     for (size_t n; *text; text += n + (text[n] == '\n')) {
+        text += strncmp(text, place, strlen(place)) == 0 ? strlen(place) : 0;
         n = strcspn(text, "\n");
         report_line(r, mark, what, "%.*s", (int)n, text);
     }
@@ -141,7 +144,8 @@ static bool create_topic(struct report *r, struct client *c, const struct check_
     };
     bool ok = client_create(c, &plan, why) == CTL_OK;
     if (ok)
-        report_line(r, REPORT_OK, what, "made, %d partitions", plan.partitions);
+        report_line(r, REPORT_OK, what, "made, %d partition%s", plan.partitions,
+                    plan.partitions == 1 ? "" : "s");
     else
         report_line(r, REPORT_FAIL, what, "%s", why);
     return ok;
@@ -156,6 +160,9 @@ static bool check_topic(struct report *r, struct client *c, const struct check_a
     CLEANUP(free_ptr) char *what = xasprintf("topic %s", name);
     if (client_partitions(c, name, &n, why))
         report_line(r, REPORT_FAIL, what, "%s", why);
+    else if (n > 0 && a->partitions && n != a->partitions)
+        report_line(r, REPORT_NOTE, what, "%d partition%s, not %d: --partitions is for new topics",
+                    n, n == 1 ? "" : "s", (int)a->partitions);
     else if (n > 0)
         report_line(r, REPORT_OK, what, "%d partition%s", n, n == 1 ? "" : "s");
     else if (a->create_topics)
@@ -188,8 +195,8 @@ static void check_reading(struct report *r, const struct config *cfg)
     if (*why)
         report_line(r, REPORT_FAIL, what, "%s", why);
     else if (left > 0)
-        report_line(r, REPORT_FAIL, what, "%d partitions gave no answer: are their leaders up?",
-                    left);
+        report_line(r, REPORT_FAIL, what,
+                    "no answer from %d of its partitions: are their leaders up?", left);
     else
         report_line(r, REPORT_OK, what, "committed events can be read");
     reader_close(&reader);

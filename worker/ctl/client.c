@@ -62,7 +62,7 @@ enum ctl_exit client_explain(struct client *c, rd_kafka_resp_err_t err, const ch
                  c->error ? c->error_text : rd_kafka_err2str(err), (deeper ? deeper : a)->text);
         return CTL_NO_BROKER;
     }
-    snprintf(why, WHY_SIZE, "%.120s: %.150s%s%s", what, rd_kafka_err2str(err), a ? ": " : "",
+    snprintf(why, WHY_SIZE, "%.320s: %.150s%s%s", what, rd_kafka_err2str(err), a ? ": " : "",
              a ? a->text : "");
     return CTL_FAILED;
 }
@@ -287,6 +287,6 @@ enum ctl_exit client_create(struct client *c, const struct topic_plan *plan, cha
     if (!err || err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
         return CTL_OK;
     char what[WHY_SIZE];
-    snprintf(what, sizeof what, "making topic %.60s (%.50s)", plan->name, said);
+    snprintf(what, sizeof what, "making topic %.100s (%.200s)", plan->name, said);
     return client_explain(c, err, what, why);
 }

@@ -10,7 +10,7 @@
 #include "common/config.h"
 #include "worker/ctl/ctl.h"
 
-#define WHY_SIZE 400
+#define WHY_SIZE 600
 #define KAFKA_TIMEOUT_MS 10000
 
 struct client {

@@ -17,6 +17,7 @@
 #include "common/xalloc.h"
 #include "worker/ctl/event.h"
 #include "worker/ctl/text.h"
+#include "worker/io/demands.h"
 
 #define ESCAPED_MAX 6 /* bytes that one may become */
 #define COMPLAINT_MAX 4000
@@ -47,11 +48,30 @@ void say_json(const struct buf *json)
     buf_done(&line);
 }
 
+static int output_error; /* of the first write that failed; 0: none */
+
+int output_fault(void)
+{
+    errno = 0;
+    bool ok = fflush(stdout) == 0 && !ferror(stdout);
+    if (!ok && !output_error)
+        output_error = errno ? errno : EIO;
+    return output_error;
+}
+
+void say_text(const struct buf *text)
+{
+    errno = 0;
+    if (fwrite(buf_text(text), 1, text->len, stdout) < text->len && !output_error)
+        output_error = errno;
+    output_fault();
+}
+
 void say(const struct buf *line)
 {
     fwrite(buf_text(line), 1, line->len, stdout);
     putchar('\n');
-    fflush(stdout);
+    output_fault();
 }
 
 uint64_t now_ms(void)
@@ -84,7 +104,8 @@ bool ctl_config(const struct common *c, bool worker, struct config *cfg, struct 
                                 .sets = sets.items,
                                 .n_sets = sets.n,
                                 .environ = environ,
-                                .client = !worker};
+                                .client = !worker,
+                                .check = demands_met};
     bool ok = config_load(&src, cfg, errors);
     texts_done(&sets);
     /* What librdkafka has to say is for who asks: log.level=debug. The rest is in our own words. */

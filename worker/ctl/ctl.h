@@ -73,8 +73,13 @@ void ctl_show(const struct view *, const cJSON *event, const char *text, size_t 
 /* "sessionctl: ..." on stderr, control characters shown as escapes. */
 void complain(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-/* The line and a newline on stdout, out at once. */
+/* The line and a newline on stdout, out at once; and a text of many lines. */
 void say(const struct buf *line);
+void say_text(const struct buf *text);
+
+/* Whether all that was said went out; 0, or an errno. Asked at the end of every verb, and by those
+ * that have no end. */
+int output_fault(void);
 
 /* The whole of a file, or of stdin for "-" (once): at most max bytes, no NUL. NULL: complained.
  * Owned. */

@@ -8,6 +8,7 @@
  * Invariant: a struct pending is in the sender (undelivered) or in the table, never in both. */
 #include "worker/ctl/dispatch.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,20 @@ static void show_sent(const struct dispatch *d, const struct pending *p)
     buf_done(&line);
 }
 
+/* A record of no session has no event to end in. */
+static void await(struct dispatch *d, struct pending *p)
+{
+    if (session_id_valid(p->session_id, strlen(p->session_id))) {
+        HASH_ADD_KEYPTR(hh, d->pending, p->event_id, strlen(p->event_id), p);
+        return;
+    }
+    complain("%s: no result will come, as it names no valid session: it goes to the dead letters "
+             "(sessionctl dlq list)",
+             p->event_id);
+    d->failed = true;
+    pending_free(p);
+}
+
 static void on_delivered(void *arg, const struct send_report *report)
 {
     struct dispatch *d = arg;
@@ -83,7 +98,7 @@ static void on_delivered(void *arg, const struct send_report *report)
     if (!d->how->wait || !d->view.json) /* -o json --wait: events only */
         show_sent(d, p);
     if (d->how->wait)
-        HASH_ADD_KEYPTR(hh, d->pending, p->event_id, strlen(p->event_id), p);
+        await(d, p);
     else
         pending_free(p);
 }
@@ -184,6 +199,34 @@ void dispatch_until(struct dispatch *d, uint64_t until)
         step(d, until - now);
 }
 
+/* Ctrl-C ends the waiting, not the jobs. A second one ends us at once. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+static void watch_for_interrupt(void)
+{
+    struct sigaction before, ours = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, NULL, &before);
+    if (before.sa_handler != SIG_IGN) /* as in the background of a script */
+        sigaction(SIGINT, &ours, NULL);
+}
+
+static _Noreturn void end_interrupted(const struct dispatch *d)
+{
+    unsigned n = HASH_COUNT(d->pending);
+    if (n == 1)
+        complain("interrupted: the job stays queued: sessionctl watch %s", d->pending->session_id);
+    else
+        complain("interrupted: %u jobs stay queued: sessionctl watch", n);
+    raise(SIGINT); /* so that a shell sees what ended us */
+    exit(CTL_WAITED);
+}
+
 enum ctl_exit dispatch_finish(struct dispatch *d, int64_t timeout_seconds)
 {
     int64_t wait_seconds =
@@ -191,8 +234,12 @@ enum ctl_exit dispatch_finish(struct dispatch *d, int64_t timeout_seconds)
     uint64_t until = now_ms() + (uint64_t)wait_seconds * 1000;
     while (d->sender.undelivered > 0) /* each is reported within its own time-out */
         step(d, SLICE_MS);
-    for (uint64_t now; d->pending && (now = now_ms()) < until;)
+    if (d->pending)
+        watch_for_interrupt();
+    for (uint64_t now; d->pending && !interrupted && (now = now_ms()) < until;)
         step(d, until - now);
+    if (interrupted)
+        end_interrupted(d);
     bool missing = d->pending != NULL;
     struct pending *p, *next;
     HASH_ITER(hh, d->pending, p, next)

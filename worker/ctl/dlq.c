@@ -152,7 +152,7 @@ static enum ctl_exit list(const struct choice *c, const struct config *cfg)
     buf_init(&out, OUTPUT_MAX);
     table_print(&s.table, s.view.colour, 0, &out);
     if (table_rows(&s.table))
-        fputs(buf_text(&out), stdout);
+        say_text(&out);
     buf_done(&out);
     table_done(&s.table);
     return code;

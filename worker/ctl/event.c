@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/wire.h"
 #include "worker/ctl/text.h"
 
 struct writer {
@@ -71,7 +72,7 @@ static void add_failed(struct writer *w)
 {
     const cJSON *error = json_get(w->event, "error");
     add_text(w, "", json_str(error, "code", "unknown"), "");
-    add_text(w, " ", json_str(error, "step", ""), "");
+    add_text(w, " at ", json_str(error, "step", ""), "");
     add_text(w, ": ", json_str(error, "message", ""), "");
     add_text(w, "; provider: ", json_str(error, "provider_message", ""), "");
     add_last_line(w, json_str(error, "log_tail", NULL));
@@ -84,16 +85,39 @@ static void add_failed(struct writer *w)
 static void add_ended(struct writer *w)
 {
     const cJSON *sandbox = json_get(w->event, "sandbox");
-    add_text(w, "sandbox ", json_str(sandbox, "id", ""), "");
+    const char *id = json_str(sandbox, "id", NULL);
+    if (!id)
+        buf_adds(w->out, "there was none");
+    add_text(w, "sandbox ", id, "");
     add_text(w, ", was ", json_str(sandbox, "was", ""), "");
+}
+
+/* What goes on in a step; NULL: no step of ours. */
+static const char *doing(const char *step)
+{
+    static const struct {
+        enum step step;
+        const char *words;
+    } steps[] = {
+        {STEP_QUEUE, "waiting for its turn"}, {STEP_FIND, "looking for the session's sandbox"},
+        {STEP_CREATE, "making the sandbox"},  {STEP_START, "starting the sandbox"},
+        {STEP_LAUNCH, "starting the server"}, {STEP_PROBE, "waiting for the server to answer"},
+        {STEP_KEEP, "making it the user's"}};
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++)
+        if (strcmp(step, step_name(steps[i].step)) == 0)
+            return steps[i].words;
+    return NULL;
 }
 
 static void add_progress(struct writer *w)
 {
-    add_text(w, "", json_str(w->event, "status", ""), "");
-    add_text(w, " ", json_str(w->event, "step", ""), "");
-    buf_addf(w->out, ", attempt %lld, %.1f s", (long long)json_int(w->event, "attempt", 0),
-             (double)json_int(w->event, "elapsed_ms", 0) / 1000);
+    const char *step = json_str(w->event, "step", "");
+    int64_t attempt = json_int(w->event, "attempt", 1);
+    add_text(w, "", step, "");
+    add_text(w, ": ", doing(step), "");
+    if (attempt > 1)
+        buf_addf(w->out, ", attempt %lld", (long long)attempt);
+    buf_addf(w->out, ", %.1f s so far", (double)json_int(w->event, "elapsed_ms", 0) / 1000);
 }
 
 static const struct kind {

@@ -2,7 +2,6 @@
  *
  * Reads jobs, results, progress and dead letters to their ends, and asks the workers what is in
  * flight (before, so that what ends meanwhile is seen in the topics). */
-#include <stdio.h>
 #include <string.h>
 
 #include "worker/ctl/ctl.h"
@@ -23,7 +22,7 @@ struct explain_args {
 static const struct option options[] = {
     {"since", 0, OPT_TEXT, AT(since), "AGO|TIME",
      "only what happened since: 10m, 2h, 3d or 2026-11-24T08:00:00Z", NULL, 0, 0},
-    {"admin", 'a', OPT_LIST, AT(admins), "HOST:PORT",
+    {"admin", 'a', OPT_PLACES, AT(admins), "HOST:PORT",
      "a worker's admin.listen, for what is in flight; several", NULL, 0, 0},
 };
 /* clang-format on */
@@ -78,7 +77,7 @@ static void tell(struct search *s, const struct view *view)
     }
     buf_init(&out, OUTPUT_MAX);
     story_text(&s->story, wall_ms(), view->colour, &out);
-    fputs(buf_text(&out), stdout);
+    say_text(&out);
     buf_done(&out);
 }
 

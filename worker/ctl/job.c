@@ -200,10 +200,30 @@ bool job_add_env_text(cJSON *job, const char *text, char error[JOB_ERROR_SIZE])
 
 /* ---- check ---- */
 
+/* Said before the parser says that the record has no key, which is our part; NULL: it has one. */
+static const char *no_session(const cJSON *tree)
+{
+    const cJSON *id = json_get(tree, "session_id");
+    if (!cJSON_IsObject(tree) || (cJSON_IsString(id) && *id->valuestring))
+        return NULL;
+    if (!id || cJSON_IsNull(id))
+        return "session_id must be given";
+    return cJSON_IsString(id) ? "session_id must not be empty" : NULL;
+}
+
+static char *warn(unsigned unknown, const char *names)
+{
+    if (unknown == 0)
+        return NULL;
+    return xasprintf("warning: %u unknown field%s will be ignored: %s", unknown,
+                     unknown == 1 ? "" : "s", names ? names : "too long to show");
+}
+
 bool job_check(const char *text, size_t len, const struct config *cfg, struct job_verdict *out)
 {
     cJSON *tree = json_parse_reply(text, len);
-    const char *id = json_str(tree, "session_id", NULL);
+    const char *id = json_str(tree, "session_id", NULL), *no = no_session(tree);
+    unsigned unknown = 0;
     *out = (struct job_verdict){.session_id = xstrdup0(id)};
     cJSON_Delete(tree);
     struct record r = {.topic = cfg->topics.jobs,
@@ -212,10 +232,12 @@ bool job_check(const char *text, size_t len, const struct config *cfg, struct jo
                        .value = text,
                        .value_len = len};
     struct refusal why = {0};
-    struct job *job = job_parse(&r, cfg, &why, &out->unknown_fields);
+    struct job *job = job_parse(&r, cfg, &why, &unknown);
     out->ok = job != NULL;
-    if (!job)
-        fail(out->why, "%s", why.message ? why.message : "is not a job");
+    if (job)
+        out->warning = warn(unknown, job->unknown);
+    else
+        fail(out->why, "%s", no ? no : why.message ? why.message : "is not a job");
     refusal_done(&why);
     job_free(job);
     return out->ok;
@@ -224,5 +246,6 @@ bool job_check(const char *text, size_t len, const struct config *cfg, struct jo
 void job_verdict_done(struct job_verdict *v)
 {
     free(v->session_id);
-    v->session_id = NULL;
+    free(v->warning);
+    v->session_id = v->warning = NULL;
 }

@@ -30,8 +30,8 @@ MUST_USE bool job_add_env_word(cJSON *job, const char *word, char error[JOB_ERRO
 /* What a worker would say to this record. */
 struct job_verdict {
     bool ok;
-    char *session_id;        /* owned; what the record's key must be; NULL: it names none */
-    unsigned unknown_fields; /* members that a worker ignores */
+    char *session_id; /* owned; what the record's key must be; NULL: it names none */
+    char *warning;    /* owned; which of its members a worker ignores; NULL: none */
     char why[JOB_ERROR_SIZE];
 };
 bool job_check(const char *text, size_t len, const struct config *, struct job_verdict *out);

@@ -140,7 +140,10 @@ void report_provider(struct report *r, const struct provider_config *p)
     if (strcmp(p->type, "daytona") != 0)
         report_line(r, REPORT_NOTE, what, "type %s: nothing to try here", p->type);
     else if (!*p->api_key)
-        report_line(r, REPORT_FAIL, what, "no key: set DAYTONA_API_KEY_FILE or its api_key_file");
+        report_line(r, REPORT_FAIL, what, "no key: set %sproviders.%s.api_key_file",
+                    strcmp(p->name, "daytona") == 0 ? "DAYTONA_API_KEY, DAYTONA_API_KEY_FILE or "
+                                                    : "",
+                    p->name);
     else if (judge_config(r, what, p))
         judge_key(r, what, p);
 }

@@ -2,10 +2,12 @@
  *
  * A verb is one file and one line here. The command line is read with the common options and the
  * verb's own, anywhere behind the verb; then the verb runs, and its exit code is ours. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/version.h"
 #include "common/xalloc.h"
 #include "worker/ctl/ctl.h"
 
@@ -51,8 +53,9 @@ static int print_help(void)
     options_print(&common_table, &out);
     buf_adds(&out,
              "\nExit codes: 0 done (ready, stopped, deleted), 1 failed, 2 usage or configuration,\n"
-             "3 --wait ran out, 4 no broker answers. sessionctl VERB --help tells of one verb.\n");
-    fputs(buf_text(&out), stdout);
+             "3 --wait ran out, 4 no broker answers. sessionctl VERB --help tells of one verb,\n"
+             "sessionctl --version which version this is.\n");
+    say_text(&out);
     buf_done(&out);
     return CTL_OK;
 }
@@ -66,16 +69,21 @@ static int print_verb_help(const struct verb *v)
         options_print(&v->tables[t], &out);
     buf_addf(&out, "  -b, -c, -s, -o            as for every verb: sessionctl --help\n\n%s",
              v->notes);
-    fputs(buf_text(&out), stdout);
+    say_text(&out);
     buf_done(&out);
     return CTL_OK;
 }
 
+/* NULL: complained. */
 static const struct verb *find_verb(const char *name)
 {
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
         if (strcmp(verbs[i]->name, name) == 0)
             return verbs[i];
+    if (*name == '-')
+        complain("options go after the verb: sessionctl VERB %s (sessionctl --help)", name);
+    else
+        complain("unknown verb %s (sessionctl --help lists them)", name);
     return NULL;
 }
 
@@ -108,15 +116,31 @@ static int run_verb(const struct verb *v, int argc, char *const *argv)
     return code;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static int run(int argc, char *const *argv)
+{
+    if (argc < 2)
+        return print_help(), CTL_USAGE;
+    if (strcmp(argv[1], "--version") == 0)
+        return puts("sessionctl " VERSION), CTL_OK;
+    bool help = is_help(argv[1]);
+    if (help && argc == 2)
+        return print_help();
+    const struct verb *v = find_verb(argv[help ? 2 : 1]);
+    if (!v)
+        return CTL_USAGE;
+    return help ? print_verb_help(v) : run_verb(v, argc - 2, argv + 2);
+}
+
 int main(int argc, char **argv)
 {
     cJSON_InitHooks(&(cJSON_Hooks){xmalloc, free});
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
-        return argc < 2 ? (print_help(), CTL_USAGE) : print_help();
-    const struct verb *v = find_verb(argv[1]);
-    if (!v) {
-        complain("unknown verb %s (sessionctl --help lists them)", argv[1]);
-        return CTL_USAGE;
-    }
-    return run_verb(v, argc - 2, argv + 2);
+    int code = run(argc, argv), fault = output_fault();
+    if (fault && fault != EPIPE) /* who reads no further wants no more */
+        complain("standard output: %s", strerror(fault));
+    return fault && code == CTL_OK ? CTL_FAILED : code;
 }

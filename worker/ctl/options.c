@@ -121,6 +121,21 @@ static bool store_list(const struct option *o, const char *text, void *at, char 
     return true;
 }
 
+/* A host and a port, or a URL, which may leave the port out. */
+static bool is_place(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    int64_t port;
+    return strncmp(text, "http://", 7) == 0 ||
+           (colon && colon > text && parse_i64(colon + 1, strlen(colon + 1), 1, 65535, &port));
+}
+
+static bool store_place(const struct option *o, const char *text, void *at, char *error)
+{
+    return is_place(text) ? store_list(o, text, at, error)
+                          : fail(error, "--%s must be HOST:PORT (is %.80s)", o->name, text);
+}
+
 static bool store_int(const struct option *o, const char *text, void *at, char *error)
 {
     return parse_i64(text, strlen(text), o->min, o->max, at) ||
@@ -145,7 +160,7 @@ static bool store_rate(const struct option *o, const char *text, void *at, char 
 static bool (*const stores[])(const struct option *, const char *text, void *at, char *error) = {
     [OPT_FLAG] = store_flag,   [OPT_TEXT] = store_text, [OPT_CHOICE] = store_choice,
     [OPT_JSON] = store_text,   [OPT_LIST] = store_list, [OPT_INT] = store_int,
-    [OPT_INDEX] = store_index, [OPT_RATE] = store_rate,
+    [OPT_INDEX] = store_index, [OPT_RATE] = store_rate, [OPT_PLACES] = store_place,
 };
 
 static bool store(const struct option *o, const char *text, void *args, char *error)
@@ -208,7 +223,7 @@ bool options_parse(const struct option_input *in, int argc, char *const *argv,
 void options_done(const struct option_table *t, void *args)
 {
     for (size_t i = 0; i < t->n; i++)
-        if (t->options[i].kind == OPT_LIST)
+        if (t->options[i].kind == OPT_LIST || t->options[i].kind == OPT_PLACES)
             texts_done(value_of(&t->options[i], args));
 }
 

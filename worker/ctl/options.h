@@ -20,6 +20,7 @@ enum option_kind {
     OPT_CHOICE, /* const char *, one of those in `arg` ("a|b|c") */
     OPT_JSON,   /* const char *, a JSON object */
     OPT_LIST,   /* struct texts: may be given several times */
+    OPT_PLACES, /* the same, each HOST:PORT or a URL */
     OPT_INT,    /* int64_t in [min, max]; 0: not given */
     OPT_INDEX,  /* int64_t in [min, max], plus 1: 0 is a value, too; 0: not given */
     OPT_RATE,   /* double, per second: "5/s", "300/min", "5"; 0: not given */

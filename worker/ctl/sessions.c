@@ -29,7 +29,7 @@ static const struct option options[] = {
     {"since", 0, OPT_TEXT, AT(since), "AGO|TIME",
      "only events since: 10m, 2h, 3d or 2026-11-24T08:00:00Z", NULL, 0, 0},
     {"limit", 0, OPT_INT, AT(limit), "N", "only the N newest", NULL, 1, 10000000},
-    {"admin", 'a', OPT_LIST, AT(admins), "HOST:PORT",
+    {"admin", 'a', OPT_PLACES, AT(admins), "HOST:PORT",
      "a worker's admin.listen, for what is in flight; several", NULL, 0, 0},
 };
 /* clang-format on */
@@ -74,7 +74,7 @@ static void show(struct listing *l, const struct roll_wish *wish, const struct v
     buf_init(&out, OUTPUT_MAX);
     table_print(&table, view->colour, 0, &out);
     if (table_rows(&table))
-        fputs(buf_text(&out), stdout);
+        say_text(&out);
     else
         complain("no sessions%s", wish->state || wish->tenant ? " of that kind" : "");
     buf_done(&out);
@@ -104,7 +104,8 @@ static enum ctl_exit list(const struct sessions_args *a, const struct config *cf
     else
         show(&l, &wish, &view);
     if (!code && l.foreign)
-        complain("passed over %zu records that are no events", l.foreign);
+        complain("passed over %zu record%s no event%s", l.foreign,
+                 l.foreign == 1 ? " that is" : "s that are", l.foreign == 1 ? "" : "s");
     answers_free(answers, admins.addresses.n);
     admins_done(&admins);
     roll_done(&l.roll);

@@ -177,8 +177,8 @@ static bool check(struct batch *b, const struct config *cfg)
     bool ok = job_check(text, strlen(text), cfg, &v);
     if (!ok)
         complain("not sent: %s", v.why);
-    else if (v.unknown_fields)
-        complain("warning: %u unknown fields will be ignored", v.unknown_fields);
+    else if (v.warning)
+        complain("%s", v.warning);
     job_verdict_done(&v);
     secret_wipe(text);
     return ok;

@@ -11,6 +11,7 @@
 
 #include "common/json.h"
 #include "common/xalloc.h"
+#include "worker/ctl/advice.h"
 #include "worker/ctl/event.h"
 #include "worker/ctl/letter.h"
 #include "worker/ctl/place.h"
@@ -18,6 +19,8 @@
 
 #define LETTER_JSON_MAX 16000000
 #define WHAT_MAX 2000
+#define CLOCKS_MS 1000 /* by which clocks may differ */
+#define LATE_MS 5000   /* from a job's last moment to its event, at most */
 
 void story_done(struct story *s)
 {
@@ -88,6 +91,7 @@ void story_job(struct story *s, const struct record *r, const struct config *cfg
     c->what = buf_steal(&what);
     c->again = xstrdup0(record_header(r, "session-worker-original"));
     c->time_ms = r->timestamp_ms;
+    c->timeout_ms = job ? (uint64_t)job->timeout_seconds * 1000 : 0;
     job_free(job);
     refusal_done(&why);
 }
@@ -199,6 +203,26 @@ const cJSON *story_result(const struct chapter *c)
 {
     const struct scene *scene = last_scene(c, SCENE_RESULT);
     return scene ? scene->event : NULL;
+}
+
+/* Was it the job's own time that ran out, rather than a step's? The code may be the same. It is
+ * counted from when a worker began; without progress all that is known is when the job was sent. */
+static bool own_time_over(const struct chapter *c)
+{
+    const struct scene *result = last_scene(c, SCENE_RESULT), *told = last_scene(c, SCENE_PROGRESS);
+    uint64_t begin = c->time_ms;
+    if (told)
+        begin = told->time_ms - (uint64_t)MAX(json_int(told->event, "elapsed_ms", 0), 0);
+    uint64_t took = result->time_ms - begin + CLOCKS_MS;
+    return c->timeout_ms && took >= c->timeout_ms && took < c->timeout_ms + CLOCKS_MS + LATE_MS;
+}
+
+const char *chapter_advice(const struct chapter *c)
+{
+    const char *code = json_str(json_get(story_result(c), "error"), "code", NULL);
+    bool timed = code && (strcmp(code, error_name(ERR_START_TIMEOUT)) == 0 ||
+                          strcmp(code, error_name(ERR_SERVER_TIMEOUT)) == 0);
+    return advice_for(timed && own_time_over(c) ? error_name(ERR_DEADLINE_EXCEEDED) : code);
 }
 
 static bool is_under_way(const struct chapter *c)

@@ -21,10 +21,11 @@ struct scene {
 };
 
 struct chapter {
-    char *job;        /* owned; "topic/partition/offset" */
-    char *what;       /* owned; "start-session", what it asks for; NULL: its record is gone */
-    char *again;      /* owned; where it stood at first, if it is a replay; NULL: it is not */
-    uint64_t time_ms; /* of the record, else of the first scene */
+    char *job;           /* owned; "topic/partition/offset" */
+    char *what;          /* owned; "start-session", what it asks for; NULL: its record is gone */
+    char *again;         /* owned; where it stood at first, if it is a replay; NULL: it is not */
+    uint64_t time_ms;    /* of the record, else of the first scene */
+    uint64_t timeout_ms; /* of the job as a whole; 0: not known */
     struct scene *scenes;
     size_t n, cap;
     const cJSON *flight, *page; /* borrowed; a worker has it in hand; NULL: none that was asked */
@@ -48,7 +49,8 @@ void story_sort(struct story *); /* before it is told */
 /* How it stands: "ready" …, the word of an event; "in-progress", "waiting" (no result, and no
  * worker that was asked has it), "refused" (a dead letter alone). There is a chapter. */
 const char *story_state(const struct story *);
-const cJSON *story_result(const struct chapter *); /* its event; NULL: none yet */
+const cJSON *story_result(const struct chapter *);  /* its event; NULL: none yet */
+const char *chapter_advice(const struct chapter *); /* what to do now; NULL: it has not failed */
 
 /* How long each step took: of a ready event exactly, else as far as progress tells, up to now if it
  * is in flight. False: nothing tells. */

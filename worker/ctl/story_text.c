@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "worker/ctl/advice.h"
 #include "worker/ctl/event.h"
 #include "worker/ctl/story.h"
 #include "worker/ctl/text.h"
@@ -87,7 +86,7 @@ static void add_log(struct teller *t, const char *log)
     }
 }
 
-static void add_failure(struct teller *t, const cJSON *event)
+static void add_failure(struct teller *t, const struct chapter *c, const cJSON *event)
 {
     const cJSON *error = json_get(event, "error"), *box = json_get(event, "sandbox");
     const char *code = json_str(error, "code", "unknown");
@@ -102,7 +101,7 @@ static void add_failure(struct teller *t, const cJSON *event)
     buf_addc(t->out, '\n');
     add_aside(t, "provider", json_str(error, "provider_message", NULL));
     add_log(t, json_str(error, "log_tail", NULL));
-    add_aside(t, "to do", advice_for(code));
+    add_aside(t, "to do", chapter_advice(c));
     add_aside(t, "retry",
               json_bool(error, "retryable", false) ? "the same job may succeed later"
                                                    : "the same job will fail again");
@@ -133,21 +132,23 @@ static void add_steps(struct teller *t, const struct chapter *c)
 
 /* ---- scenes ---- */
 
-static void add_result(struct teller *t, const cJSON *event)
+static void add_result(struct teller *t, const struct chapter *c, const cJSON *event)
 {
     char counts[80];
     event_word(event, t->colour, t->out);
     buf_adds(t->out, "  ");
     if (event_end(event) == EVENT_BAD) {
-        add_failure(t, event);
+        add_failure(t, c, event);
     } else {
         event_detail(event, t->out);
         buf_addc(t->out, '\n');
         if (event_url(event))
             add_aside(t, "sandbox", json_str(json_get(event, "sandbox"), "id", NULL));
     }
-    snprintf(counts, sizeof counts, "%lld, %lld requests to the provider",
-             (long long)json_int(event, "attempts", 0), (long long)json_int(event, "requests", 0));
+    int64_t requests = json_int(event, "requests", 0);
+    snprintf(counts, sizeof counts, "%lld, %lld request%s to the provider",
+             (long long)json_int(event, "attempts", 0), (long long)requests,
+             requests == 1 ? "" : "s");
     add_aside(t, "attempts", counts);
 }
 
@@ -189,20 +190,21 @@ static void add_scene(struct teller *t, const struct chapter *c, size_t i)
     if (s->kind == SCENE_LETTER)
         add_letter(t, s);
     else if (s->kind == SCENE_RESULT)
-        add_result(t, s->event);
+        add_result(t, c, s->event);
     else
         add_progress(t, s->event);
 }
 
 static void add_flight(struct teller *t, const struct chapter *c)
 {
+    int64_t requests = json_int(c->flight, "requests", 0);
     add_after(t, c, t->now_ms);
     add_word(t, YELLOW, "NOW");
     add_text(t, json_str(c->flight, "step", "?"));
-    buf_addf(t->out, " for %.1f s, attempt %lld, %lld requests, at ",
+    buf_addf(t->out, " for %.1f s, attempt %lld, %lld request%s, at ",
              (double)json_int(c->flight, "step_ms", 0) / 1000,
-             (long long)json_int(c->flight, "attempt", 0),
-             (long long)json_int(c->flight, "requests", 0));
+             (long long)json_int(c->flight, "attempt", 0), (long long)requests,
+             requests == 1 ? "" : "s");
     add_text(t, json_str(c->page, "instance", "?"));
     buf_addc(t->out, '\n');
     add_aside(t, "waiting", json_str(c->flight, "waiting_for", NULL));
@@ -317,13 +319,14 @@ static void json_flight(const struct chapter *c, struct buf *out)
 
 static void json_summary(const struct story *s, struct buf *out)
 {
-    const cJSON *result = story_result(&s->chapters[s->n - 1]);
+    const struct chapter *last = &s->chapters[s->n - 1];
+    const cJSON *result = story_result(last);
     const char *code = json_str(json_get(result, "error"), "code", NULL);
     buf_adds(out, "{\"type\":\"summary\"");
     add_json_member(out, "session_id", s->session_id);
     add_json_member(out, "state", story_state(s));
     add_json_member(out, "code", code);
-    add_json_member(out, "to_do", advice_for(code));
+    add_json_member(out, "to_do", chapter_advice(last));
     buf_addf(out, ",\"jobs\":%zu}", s->n);
 }
 

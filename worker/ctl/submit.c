@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "common/xalloc.h"
@@ -36,6 +37,7 @@ struct submission {
     const char *name; /* of the file */
     unsigned line;
     unsigned wrong;
+    bool hinted;
     int64_t timeout; /* the longest of the jobs sent, seconds */
 };
 
@@ -54,6 +56,19 @@ static bool is_blank(const struct buf *line)
     return strspn(buf_text(line), " \t\r") == line->len;
 }
 
+/* Of the first line that begins an object and is no JSON by itself, how such a job can be sent. */
+static const char *hint(struct submission *s, const struct buf *line)
+{
+    const char *text = buf_text(line);
+    cJSON *tree = json_parse_reply(text, line->len);
+    bool opens = !tree && text[strspn(text, " \t")] == '{';
+    cJSON_Delete(tree);
+    if (!opens || s->hinted)
+        return "";
+    s->hinted = true;
+    return "; one job a line: sessionctl start --job FILE takes one that spans lines";
+}
+
 /* Whether the line is to be sent; says what is wrong with it. */
 static bool judge(struct submission *s, const struct buf *line, struct job_verdict *v)
 {
@@ -64,11 +79,10 @@ static bool judge(struct submission *s, const struct buf *line, struct job_verdi
         return false;
     }
     if (!ok) {
-        complain("%s:%u: %s", s->name, s->line, v->why);
+        complain("%s:%u: %s%s", s->name, s->line, v->why, hint(s, line));
         s->wrong++;
-    } else if (v->unknown_fields) {
-        complain("%s:%u: warning: %u unknown fields will be ignored", s->name, s->line,
-                 v->unknown_fields);
+    } else if (v->warning) {
+        complain("%s:%u: %s", s->name, s->line, v->warning);
     }
     return ok || s->args->force;
 }
@@ -115,6 +129,8 @@ static enum ctl_exit take_all(struct submission *s, FILE *f)
 
 static enum ctl_exit send_file(struct submission *s, FILE *f)
 {
+    if (isatty(fileno(f)))
+        complain("reading jobs from the terminal, one a line; end with Ctrl-D");
     if (s->args->dry_run)
         return take_all(s, f);
     enum ctl_exit code = dispatch_open(&s->dispatch, s->cfg, &s->args->sending);

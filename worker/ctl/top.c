@@ -23,7 +23,7 @@ struct top_args {
 #define AT(member) offsetof(struct top_args, member)
 /* clang-format off */
 static const struct option options[] = {
-    {"admin", 'a', OPT_LIST, AT(admins), "HOST:PORT",
+    {"admin", 'a', OPT_PLACES, AT(admins), "HOST:PORT",
      "admin.listen of a worker (default: the config's); several", NULL, 0, 0},
     {"times", 'n', OPT_INT, AT(times), "N",
      "print it N times, a second apart, and end", NULL, 1, 1000000},
@@ -83,7 +83,7 @@ static void show(struct top *t, bool on_screen)
 
 static void print_times(struct top *t, int64_t times)
 {
-    for (int64_t i = 1; i <= times; i++) {
+    for (int64_t i = 1; i <= times && !output_fault(); i++) {
         show(t, false);
         if (i < times) {
             usleep(EVERY_MS * 1000);

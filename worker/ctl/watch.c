@@ -1,16 +1,23 @@
 /* sessionctl watch: events as they come, until interrupted.
  *
- * Reads the results topic, and the progress topic where there is one. A broker that goes away ends
- * nothing: one line says so, and the reading goes on when it is back. */
+ * Reads the results topic, and the progress topic where there is one; what comes together is put in
+ * order before it is shown. A broker that goes away ends nothing: one line says so, and the reading
+ * goes on when it is back. */
 #include <string.h>
 
 #include "common/json.h"
+#include "common/xalloc.h"
 #include "worker/ctl/ctl.h"
 #include "worker/ctl/reader.h"
+#include "worker/ctl/scan.h"
+#include "worker/ctl/stream.h"
 
 #define OPERANDS_MAX 1000
 #define POLL_MS 500
-#define QUIET_MS 30000 /* between two complaints about the broker */
+#define PAUSE_MS 200      /* what comes without such a pause comes together, */
+#define TOGETHER_MS 1000  /* for so long */
+#define TOGETHER_MAX 4000 /* and so many */
+#define QUIET_MS 30000    /* between two complaints about the broker */
 
 struct watch_args {
     struct common common;
@@ -34,18 +41,40 @@ static bool is_wanted(const struct texts *sessions, const cJSON *event)
     return sessions->n == 0;
 }
 
-static void take(const struct watch_args *a, const struct view *view, rd_kafka_message_t *m)
+struct watch {
+    const struct texts *sessions;
+    struct view view;
+    struct stream stream;
+    uint64_t until; /* now_ms: when what is held must be shown */
+};
+
+static void take(struct watch *w, rd_kafka_message_t *m)
 {
+    const char *id;
+    size_t len;
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
         return;
     if (m->err) {
         complain("%s", rd_kafka_message_errstr(m));
         return;
     }
-    cJSON *event = json_parse_reply(m->payload, m->len);
-    if (is_wanted(&a->common.operands, event))
-        ctl_show(view, event, m->payload, m->len);
-    cJSON_Delete(event);
+    if (w->stream.n == 0)
+        w->until = now_ms() + TOGETHER_MS;
+    CLEANUP(free_ptr)
+    char *job = message_header(m, "ce_id", &id, &len) ? xmemdup0(id, len) : NULL;
+    stream_add(&w->stream, m->payload ? m->payload : "", m->len, job, message_time_ms(m));
+}
+
+static void show(void *arg, const cJSON *event, const char *text, size_t len)
+{
+    const struct watch *w = arg;
+    if (is_wanted(w->sessions, event))
+        ctl_show(&w->view, event, text, len);
+}
+
+static bool is_complete(const struct watch *w, bool paused)
+{
+    return paused || w->stream.n >= TOGETHER_MAX || now_ms() >= w->until;
 }
 
 static void tell_trouble(struct client *c, uint64_t *next_ms)
@@ -57,18 +86,22 @@ static void tell_trouble(struct client *c, uint64_t *next_ms)
     c->error = 0;
 }
 
-static _Noreturn void follow(const struct watch_args *a, struct reader *r)
+/* Until interrupted, or until nobody takes what it says. */
+static void follow(const struct watch_args *a, struct reader *r)
 {
-    struct view view = ctl_view(&a->common);
+    struct watch w = {.sessions = &a->common.operands, .view = ctl_view(&a->common)};
     uint64_t next_complaint = 0;
-    for (;;) {
-        rd_kafka_message_t *m = reader_next(r, POLL_MS);
+    while (!output_fault()) {
+        rd_kafka_message_t *m = reader_next(r, w.stream.n ? PAUSE_MS : POLL_MS);
         tell_trouble(&r->client, &next_complaint);
         if (m) {
-            take(a, &view, m);
+            take(&w, m);
             rd_kafka_message_destroy(m);
         }
+        if (is_complete(&w, !m))
+            stream_tell(&w.stream, show, &w);
     }
+    stream_done(&w.stream);
 }
 
 static enum ctl_exit run(void *args)
@@ -82,9 +115,10 @@ static enum ctl_exit run(void *args)
     const char *const topics[READER_TOPICS] = {cfg.topics.results, cfg.topics.progress};
     enum read_from from = a->from_beginning ? READ_FROM_BEGINNING : READ_FROM_END;
     enum ctl_exit code = reader_open(&r, &cfg, topics, from, why);
-    if (!code)
+    if (code)
+        complain("%s", why);
+    else
         follow(a, &r);
-    complain("%s", why);
     reader_close(&r);
     config_done(&cfg);
     return code;

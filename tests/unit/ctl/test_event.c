@@ -39,16 +39,18 @@ static void each_event_in_one_line(void **state)
                 "\"sandbox\":{\"id\":\"i\",\"cleanup\":\"kept\"}}",
                 false,
                 LINE
-                "FAILED    server_exited probe: it ended with 3; provider: no; its log ends: b "
+                "FAILED    server_exited at probe: it ended with 3; provider: no; its log ends: b "
                 "(trying again may help); kept: sandbox i");
     expect_text("{\"type\":\"session-stopped\"," HEAD
                 ",\"sandbox\":{\"id\":\"i\",\"was\":\"started\"}}",
                 false, LINE "STOPPED   sandbox i, was started");
     expect_text("{\"type\":\"session-deleted\"," HEAD ",\"sandbox\":null}", false,
-                LINE "DELETED   ");
+                LINE "DELETED   there was none");
     expect_text("{\"type\":\"session-progress\"," HEAD ",\"status\":\"STARTING_RUNTIME\","
                 "\"step\":\"create\",\"attempt\":2,\"elapsed_ms\":1500}",
-                false, LINE "PROGRESS  STARTING_RUNTIME create, attempt 2, 1.5 s");
+                false, LINE "PROGRESS  create: making the sandbox, attempt 2, 1.5 s so far");
+    expect_text("{\"type\":\"session-progress\"," HEAD ",\"step\":\"dance\",\"attempt\":1}", false,
+                LINE "PROGRESS  dance, 0.0 s so far");
 }
 
 static void a_ready_without_a_server_names_what_there_is(void **state)

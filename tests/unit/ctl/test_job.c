@@ -157,8 +157,33 @@ static void a_job_tells_its_key(void **state)
         "{\"type\":\"stop-session\",\"session_id\":\"S1\",\"seession\":1,\"x\":2}";
     assert_true(job_check(text, strlen(text), &cfg, &v));
     assert_string_equal(v.session_id, "S1");
-    assert_int_equal(v.unknown_fields, 2);
+    assert_string_equal(v.warning, "warning: 2 unknown fields will be ignored: seession, x");
     job_verdict_done(&v);
+    static const char nested[] = "{\"type\":\"stop-session\",\"session_id\":\"S1\","
+                                 "\"sandbox\":{\"idd\":\"i\"}}";
+    assert_true(job_check(nested, strlen(nested), &cfg, &v));
+    assert_string_equal(v.warning, "warning: 1 unknown field will be ignored: sandbox.idd");
+    job_verdict_done(&v);
+}
+
+static void a_job_without_a_session(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *job, *why;
+    } cases[] = {
+        {"{\"type\":\"stop-session\"}", "session_id must be given"},
+        {"{\"type\":\"stop-session\",\"session_id\":null}", "session_id must be given"},
+        {"{\"type\":\"stop-session\",\"session_id\":\"\"}", "session_id must not be empty"},
+        {"{\"type\":\"stop-session\",\"session_id\":7}", "session_id must be a string"},
+        {"[]", "the value must be a JSON object"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct job_verdict v;
+        assert_false(job_check(cases[i].job, strlen(cases[i].job), &cfg, &v));
+        assert_string_equal(v.why, cases[i].why);
+        job_verdict_done(&v);
+    }
 }
 
 static void a_refusal_names_the_field(void **state)
@@ -193,6 +218,7 @@ int main(void)
         cmocka_unit_test(env_mistakes_name_the_line_and_no_value),
         cmocka_unit_test(an_env_word_is_taken_as_it_is),
         cmocka_unit_test(a_job_tells_its_key),
+        cmocka_unit_test(a_job_without_a_session),
         cmocka_unit_test(a_refusal_names_the_field),
         cmocka_unit_test(what_is_no_json_has_no_key),
     };

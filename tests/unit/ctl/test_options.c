@@ -12,7 +12,7 @@
 struct args {
     bool wait;
     const char *brokers, *mode;
-    struct texts sets;
+    struct texts sets, places;
     int64_t port, from;
     double rate;
 };
@@ -35,8 +35,9 @@ static const struct option own[] = {
      .max = 65535},
     {.name = "rate", .kind = OPT_RATE, .offset = AT(rate), .arg = "R", .help = "how fast"},
     {.name = "from", .kind = OPT_INDEX, .offset = AT(from), .arg = "N", .help = "first", .max = 9},
+    {.name = "at", .kind = OPT_PLACES, .offset = AT(places), .arg = "HOST:PORT", .help = "whom"},
 };
-static const struct option_table tables[] = {{common, 2}, {own, 5}};
+static const struct option_table tables[] = {{common, 2}, {own, 6}};
 
 struct line {
     struct args args;
@@ -88,6 +89,17 @@ static void every_way_to_write_a_value(void **state)
     done(&l);
 }
 
+static void places_are_hosts_with_ports_or_urls(void **state)
+{
+    (void)state;
+    struct line l;
+    char words[] = "--at host:9464 --at [::1]:1 --at http://proxy/worker-1";
+    assert_true(parse(&l, words));
+    assert_int_equal(l.args.places.n, 3);
+    assert_string_equal(l.args.places.items[1], "[::1]:1");
+    done(&l);
+}
+
 static void the_later_value_counts(void **state)
 {
     (void)state;
@@ -131,6 +143,10 @@ static void mistakes_name_the_option(void **state)
         {"--mode=", "--mode must be one of ensure|create"},
         {"--brokers=", "--brokers must not be empty"},
         {"--rate fast", "--rate must be a rate such as 5/s or 300/min"},
+        {"--at 127.0.0.1", "--at must be HOST:PORT (is 127.0.0.1)"},
+        {"--at :9464", "--at must be HOST:PORT (is :9464)"},
+        {"--at host:", "--at must be HOST:PORT (is host:)"},
+        {"--at host:65536", "--at must be HOST:PORT (is host:65536)"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct line l;
@@ -190,7 +206,8 @@ static void help_lines_stand_in_columns(void **state)
                                         "  --mode ensure|create      how\n"
                                         "  -p, --port N              where\n"
                                         "  --rate R                  how fast\n"
-                                        "  --from N                  first\n");
+                                        "  --from N                  first\n"
+                                        "  --at HOST:PORT            whom\n");
     buf_done(&out);
 }
 
@@ -198,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_to_write_a_value),
+        cmocka_unit_test(places_are_hosts_with_ports_or_urls),
         cmocka_unit_test(the_later_value_counts),
         cmocka_unit_test(a_dash_alone_and_what_follows_two_are_operands),
         cmocka_unit_test(mistakes_name_the_option),

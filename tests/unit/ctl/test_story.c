@@ -149,6 +149,30 @@ static void a_failed_one_says_why_and_what_to_do(void **state)
         "probe     about    1.6 s  ################################\n");
 }
 
+#define LATE                                                                                       \
+    "{'type':'session-failed','session_id':'S1','attempts':1,'requests':1,"                        \
+    "'error':{'code':'server_timeout','step':'probe'}}"
+#define LARGER "to do     The job's time was over: send it again with a larger timeout_seconds"
+#define RAISE "to do     The server did not answer in time: look at its log"
+
+static void what_to_raise_when_time_was_over(void **state)
+{
+    (void)state;
+    job(4, 0, "{'type':'start-session','session_id':'S1','timeout_seconds':60}");
+    event("session-jobs/3/4", 60010, LATE);
+    expect_part(LARGER);
+    expect_part("attempts  1, 1 request to the provider\n");
+    job(5, 0, "{'type':'start-session','session_id':'S1','timeout_seconds':300}");
+    event("session-jobs/3/5", 185000, LATE); /* the step's own limit */
+    expect_part(RAISE);
+    job(6, 0, "{'type':'start-session','session_id':'S1','timeout_seconds':300}");
+    event("session-jobs/3/6/1", 100000,
+          "{'type':'session-progress','session_id':'S1','step':'probe','elapsed_ms':2000}");
+    event("session-jobs/3/6", 301000, LATE); /* it was queued for the rest */
+    story_sort(&story);
+    assert_non_null(strstr(chapter_advice(&story.chapters[2]), "timeouts.launch"));
+}
+
 static void jobs_stand_in_their_order(void **state)
 {
     (void)state;
@@ -263,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_ready_session),
         TEST(a_failed_one_says_why_and_what_to_do),
+        TEST(what_to_raise_when_time_was_over),
         TEST(jobs_stand_in_their_order),
         TEST(a_job_without_a_result),
         TEST(what_is_no_job_and_its_dead_letter),
