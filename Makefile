@@ -11,6 +11,7 @@ PREFIX  ?= /usr/local
 SYSCONFDIR ?= /etc
 KAFKA   := $(BUILD)/kafka/.fetched
 PYTHON  := /usr/bin/python3
+STRIP   ?= strip
 Q       := $(if $(V),,@)
 comma   := ,
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -107,7 +108,8 @@ $(OUT)/%.o: %.c | deps
 
 # ---- seeing it work ----
 
-DEMO = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py
+# No shell in between: who ends make ends the demo.
+DEMO = @FLAVOUR=$(FLAVOUR) BUILD=$(BUILD) exec $(PYTHON) tests/demo/demo.py
 
 demo: all $(OUT)/demo-broker | demo-deps ## twenty sessions on an embedded broker and a simulated Daytona, then a summary
 	$(DEMO)
@@ -259,9 +261,9 @@ SHARE := $(DESTDIR)$(PREFIX)/share/session-worker
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
 ETC   := $(DESTDIR)$(SYSCONFDIR)/session-worker
 
-install: all ## programs, unit, schemas, alerts under $(DESTDIR)$(PREFIX); worker.cfg, if there is none, in /etc
+install: all ## programs (STRIP= keeps their symbols), unit, schemas, alerts under $(DESTDIR)$(PREFIX); worker.cfg, if there is none, in /etc
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/schema $(UNITS) $(ETC)
-	install -m 755 $(OUT)/session-worker $(OUT)/sessionctl $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(if $(STRIP),-s --strip-program=$(STRIP)) $(OUT)/session-worker $(OUT)/sessionctl $(DESTDIR)$(PREFIX)/bin
 	install -m 644 config/worker.cfg config/prometheus/alerts.yml config/grafana/dashboards/*.json $(SHARE)
 	install -m 644 config/schema/* $(SHARE)/schema
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/session-worker/README.md

@@ -24,6 +24,7 @@
 #include <time.h>
 
 #include "common/base.h"
+#include "common/version.h"
 #include "common/xalloc.h"
 
 enum {
@@ -103,8 +104,12 @@ static struct evconnlistener *listen_on(struct broker *b)
 {
     struct sockaddr_storage at;
     int len = sizeof at;
-    if (evutil_parse_sockaddr_port(b->listen, (struct sockaddr *)&at, &len))
-        die("--listen wants ADDRESS:PORT", b->listen);
+    if (!strchr(b->listen, ':') ||
+        evutil_parse_sockaddr_port(b->listen, (struct sockaddr *)&at, &len)) {
+        fprintf(stderr, "demo-broker: --listen wants HOST:PORT, as 127.0.0.1:19092 (is %s)\n",
+                b->listen);
+        exit(2);
+    }
     struct evconnlistener *l =
         evconnlistener_new_bind(b->base, accepted, b, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, -1,
                                 (struct sockaddr *)&at, len);
@@ -158,9 +163,10 @@ static void mock_new(struct broker *b, rd_kafka_t *rk, char **topics)
 
 /* ---- starting ---- */
 
-static const char usage[] = "usage: demo-broker [--listen ADDRESS:PORT] [--partitions N] TOPIC...\n"
-                            "An in-memory, at-least-once Kafka on 127.0.0.1:19092; topics have 8 "
-                            "partitions.\n";
+static const char usage[] =
+    "usage: demo-broker [--listen HOST:PORT] [--partitions N] [--version] TOPIC...\n"
+    "An in-memory, at-least-once Kafka on 127.0.0.1:19092; topics have 8 "
+    "partitions.\n";
 
 static _Noreturn void refuse(FILE *to, int code)
 {
@@ -174,11 +180,16 @@ static char **read_arguments(int argc, char **argv, struct broker *b)
     static const struct option options[] = {{"listen", required_argument, NULL, 'l'},
                                             {"partitions", required_argument, NULL, 'p'},
                                             {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'V'},
                                             {0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "hV", options, NULL)) != -1;) {
         if (c == 'h')
             refuse(stdout, 0);
-        else if (c == 'l')
+        if (c == 'V') {
+            puts("demo-broker " VERSION);
+            exit(0);
+        }
+        if (c == 'l')
             b->listen = optarg;
         else if (c != 'p' || !parse_i64(optarg, strlen(optarg), 1, 1000, &b->partitions))
             refuse(stderr, 2);

@@ -7,7 +7,7 @@ where the output is no terminal, a line for each thing that happens), and then c
 events say with what the simulator knows. Exit 0: everything was as it must be.
 
 With --keep it only starts the stack, says how to use it, and waits for Ctrl-C. Everything that was
-started ends with this script, however that ends.
+started ends with this script, however that ends, and this script with whoever started it.
 """
 
 import argparse
@@ -36,6 +36,8 @@ SOON = ["fetch.wait.max.ms=5"]  # the embedded broker answers a fetch only when 
 # When two join it at once it may turn one away, and then the group waits for the session time-out.
 QUICK_GROUP = ["session.timeout.ms=3000", "heartbeat.interval.ms=300"]
 LIMIT = 60  # seconds for the twenty sessions
+PARENT = os.getppid()
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SERVERS = {
     "v0": {"kind": "v0", "plugins": ["agent_skills", "jupyter"]},
@@ -141,6 +143,11 @@ class Stack:
 
     def dead(self):
         return [child for child in self.children if not child.running]
+
+    def lives(self):
+        if os.getppid() != PARENT:
+            raise KeyboardInterrupt  # make was killed: nobody is there to end us
+        return not self.dead()
 
 
 def is_free(port):
@@ -280,7 +287,7 @@ def follow(stack, sessions):
             drawn = time.monotonic()
         if done:
             return
-        if stack.dead() or time.monotonic() > end:
+        if not stack.lives() or time.monotonic() > end:
             missing = ", ".join(s.id for s in sessions if not s.event)
             dead = ", ".join(c.name for c in stack.dead()) or "none"
             raise AssertionError(f"no result of {missing}; of the programs have ended: {dead}")
@@ -358,7 +365,7 @@ look at its pages
 
 Snapshots that begin with sim- fail in ways of their own: tests/sim/README.md lists them.
 Ctrl-C ends it all.""")
-    while not stack.dead():
+    while stack.lives():
         time.sleep(0.2)
     return [f"{child.name} ended with {child.process.returncode}" for child in stack.dead()]
 
@@ -397,40 +404,47 @@ def alone_with_the_terminal():
 
 
 def run(stack, keep):
-    """The list of what went wrong."""
+    """The list of what went wrong, and whether it was interrupted."""
+    interrupted = False
     try:
         stack.start()
         banner(stack)
         wrong = (dev if keep else demo)(stack)
     except KeyboardInterrupt:
+        wrong, interrupted = [], True
         say("\nStopping …")
-        wrong = [] if keep else ["interrupted"]
     except (AssertionError, OSError, confluent_kafka.KafkaException) as trouble:
         wrong = [str(trouble)]
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it takes a second or two, and then it is over
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in ENDING:  # it takes a second or two, and then it is over
+            signal.signal(number, signal.SIG_IGN)
         ended_badly = list(stack.end())
-    return wrong + ended_badly
+    return wrong + ended_badly, interrupted
 
 
 def main():
     args = argparse.ArgumentParser(description="session-worker on an embedded broker and a simulated Daytona")
     args.add_argument("--keep", action="store_true", help="start the stack and wait for Ctrl-C")
     args.add_argument("--free-ports", action="store_true", help="not 19092, 3986, 9464 and 9465")
-    args.add_argument("--folder", type=pathlib.Path, default=OUT / "demo", help="for configuration and logs")
+    args.add_argument("--folder", type=pathlib.Path, help="for configuration and logs")
     args = args.parse_args()
+    folder = args.folder or OUT / ("dev" if args.keep else "demo")  # both may run at a time
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    stack = Stack(args.folder, usual_ports=not args.free_ports)
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
+    folder.mkdir(parents=True, exist_ok=True)
+    stack = Stack(folder, usual_ports=not args.free_ports)
     with alone_with_the_terminal():
-        wrong = run(stack, args.keep)
+        wrong, interrupted = run(stack, args.keep)
     for problem in wrong:
         say(f"wrong: {problem}")
     if wrong:
-        say(f"The logs are in {shown(args.folder)}/.")
+        say(f"The logs are in {shown(folder)}/.")
         return 1
+    if interrupted and not args.keep:
+        say("Interrupted; everything has been stopped.")
+        return 130
     say("Everything has been stopped." if args.keep else
         f"All as it must be; everything has been stopped. {time.monotonic() - began:.1f} s")
     return 0

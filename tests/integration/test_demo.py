@@ -14,7 +14,7 @@ import sys
 import time
 import unittest
 
-from harness import LOGS, PATIENCE, ROOT, http, until
+from harness import LOGS, OUT, PATIENCE, ROOT, http, until
 
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 LINE = re.compile(r"  (demo-\d\d)  (\w+) +(\w+) +([\d.]+) s(?:  (.*))?$")
@@ -39,13 +39,18 @@ def read_terminal(terminal, until_text, limit):
     return said.decode()
 
 
+def plain_environment():
+    """Without what a make above us has told its children."""
+    return {n: v for n, v in os.environ.items() if not n.startswith(("MAKE", "MFLAGS"))}
+
+
 def end_session(leader):
     with contextlib.suppress(ProcessLookupError):
         os.kill(leader, signal.SIGKILL)  # and the terminal hangs up on the rest
 
 
 class Demo(unittest.TestCase):
-    seconds = 12
+    seconds = 18
 
     def setUp(self):
         self.folder = LOGS / self.id()
@@ -59,6 +64,21 @@ class Demo(unittest.TestCase):
         self.addCleanup(self.demo.wait)
         self.addCleanup(self.demo.kill)
 
+    def begin_dev_by_make(self):
+        """As people do, on whatever ports are free."""
+        argv = ["make", "-s", "dev", f"BUILD={OUT.parent}", f"FLAVOUR={OUT.name}"]
+        with open(self.log, "wb") as log:
+            self.demo = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT,
+                                         env=plain_environment())
+        self.addCleanup(self.demo.wait)
+        self.addCleanup(self.demo.kill)
+        self.until_said("Ctrl-C ends it all.", 60)
+
+    def listening(self):
+        ports = set(ADDRESS.findall(self.said()))
+        self.assertGreaterEqual(len(ports), 4, self.said())
+        return [p for p in ports if listens(p)]
+
     def said(self):
         return self.log.read_text()
 
@@ -69,9 +89,7 @@ class Demo(unittest.TestCase):
     def ended(self, limit=60):
         """Its exit code; by then everything that it started has ended."""
         code = self.demo.wait(limit * PATIENCE)
-        ports = set(ADDRESS.findall(self.said()))
-        self.assertGreaterEqual(len(ports), 4, self.said())
-        self.assertEqual([p for p in ports if listens(p)], [], "something still listens")
+        self.assertEqual(self.listening(), [], "something still listens")
         return code
 
     def test_demo(self):
@@ -122,6 +140,25 @@ class Demo(unittest.TestCase):
         self.demo.send_signal(signal.SIGINT)
         self.assertEqual(self.ended(), 0, self.said())
 
+    def test_a_demo_that_is_interrupted(self):
+        self.begin()
+        self.until_said("  demo-01  ")
+        self.demo.send_signal(signal.SIGINT)
+        self.assertEqual(self.ended(), 130, self.said())
+        self.assertRegex(self.said(), r"\nInterrupted; everything has been stopped\.\n$")
+        self.assertNotIn("wrong", self.said())
+
+    def test_it_ends_with_make(self):
+        """However that ends. And what dev prints is not what a demo beside it overwrites."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(number):
+                self.begin_dev_by_make()
+                self.assertIn(f"-c {os.path.relpath(OUT / 'dev/worker-1.cfg', ROOT)} ", self.said())
+                self.assertEqual(len(self.listening()), 4)
+                self.demo.send_signal(number)
+                self.demo.wait(30 * PATIENCE)
+                until(lambda: not self.listening(), 30, lambda: f"{self.listening()} are still listened on")
+
     def test_ctrl_c_is_no_error_of_make(self):
         """As typed on a terminal: `make dev`, Ctrl-C, and make has nothing to complain about."""
         makefile = self.folder / "Makefile"
@@ -131,7 +168,7 @@ class Demo(unittest.TestCase):
         pid, terminal = pty.fork()
         if pid == 0:
             os.execvpe("make", ["make", "-s", "-f", str(makefile)],
-                       {n: v for n, v in os.environ.items() if not n.startswith(("MAKE", "MFLAGS"))})
+                       plain_environment())
         self.addCleanup(end_session, pid)
         said = read_terminal(terminal, "Ctrl-C ends it all.", 30)
         os.write(terminal, b"\x03")

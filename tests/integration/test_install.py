@@ -49,6 +49,16 @@ class Install(unittest.TestCase):
         self.assertEqual(found, wanted)
         self.assertEqual(run(self.stage / "usr/bin/sessionctl", "--help")[0], 0)
 
+    def test_symbols(self):
+        """They stay behind, unless they are asked for."""
+        for settings, kept in ((), False), (("STRIP=",), True):
+            with self.subTest(settings):
+                self.install(f"DESTDIR={self.stage}", "PREFIX=/usr", *settings)
+                for program in "session-worker", "sessionctl":
+                    code, said = run("readelf", "-S", "-W", self.stage / "usr/bin" / program)
+                    self.assertEqual(code, 0, said)
+                    self.assertEqual((".debug_info" in said, ".symtab" in said), (kept, kept))
+
     def test_a_configuration_is_never_overwritten(self):
         mine = self.stage / "etc/session-worker/worker.cfg"
         mine.parent.mkdir(parents=True)
@@ -135,6 +145,17 @@ class Notify(Case):
         self.assertTrue(all(b - a > 0.9 for a, b in zip(calm, calm[1:])), manager.heard)
         fed = [when for when, _ in manager.all_of("WATCHDOG")]
         self.assertTrue(len(fed) > 2 and all(b - a < 4 for a, b in zip(fed, fed[1:])), manager.heard)
+
+    def test_a_second_signal_ends_it_at_once(self):
+        worker, _ = self.managed()
+        self.produce(start("S1", "sim-slow"))
+        until(lambda: worker.metric("jobs_in_flight") == 1, 20, worker.tail)
+        worker.send(signal.SIGTERM)
+        until(lambda: "draining" in worker.tail(), 5, worker.tail)
+        worker.send(signal.SIGTERM)
+        self.assertEqual(worker.process.wait(5 * PATIENCE), 1)
+        self.assertIn("ended by a second signal", worker.tail(1))
+        worker.killed = True  # and has not drained
 
     def test_not_ready_without_a_broker(self):
         worker, manager = self.managed(kafka__brokers=f"127.0.0.1:{free_port()}")

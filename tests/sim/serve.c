@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "common/maps.h"
+#include "common/version.h"
 #include "tests/sim/model.h"
 
 enum {
@@ -281,7 +282,8 @@ static const char usage[] =
     "  --pool-refill-ms N        until the warm pool is full again (it is not)\n"
     "  --list-lag-ms N           the list shows what was true that long ago\n"
     "  --public-url URL          what the toolbox URL is built on (http://HOST:PORT)\n"
-    "  --domain HOST:PORT        what preview hosts end in (localhost:PORT)\n";
+    "  --domain HOST:PORT        what preview hosts end in (localhost:PORT)\n"
+    "  --version\n";
 
 enum option_kind { O_TEXT, O_INT, O_MS, O_SECONDS, O_SEED, O_PROFILE };
 struct option_row {
@@ -349,14 +351,19 @@ static bool set_option(struct arguments *a, const struct option_row *row, char *
 
 static void read_arguments(int argc, char **argv, struct arguments *a)
 {
-    struct option options[ARRAY_LEN(option_rows) + 2] = {0};
+    struct option options[ARRAY_LEN(option_rows) + 3] = {0};
     int index;
     for (size_t i = 0; i < ARRAY_LEN(option_rows); i++)
         options[i] = (struct option){option_rows[i].name, required_argument, NULL, 0};
     options[ARRAY_LEN(option_rows)] = (struct option){"help", no_argument, NULL, 'h'};
-    for (int c; (c = getopt_long(argc, argv, "h", options, &index)) != -1;) {
+    options[ARRAY_LEN(option_rows) + 1] = (struct option){"version", no_argument, NULL, 'V'};
+    for (int c; (c = getopt_long(argc, argv, "hV", options, &index)) != -1;) {
         if (c == 0 && set_option(a, &option_rows[index], optarg))
             continue;
+        if (c == 'V') {
+            puts("daytona-sim " VERSION);
+            exit(0);
+        }
         if (c == 0)
             fprintf(stderr, "daytona-sim: --%s: cannot use \"%s\"\n", option_rows[index].name,
                     optarg);
@@ -403,12 +410,14 @@ static int listen_on(const char *where, int64_t *port)
     struct sockaddr_in sa = {.sin_family = AF_INET};
     socklen_t len = sizeof sa;
     int on = 1;
-    if (!colon || !parse_i64(colon + 1, strlen(colon + 1), 0, 65535, port) ||
-        inet_pton(AF_INET, host, &sa.sin_addr) != 1) {
-        errno = EINVAL;
-        die(where);
-    }
+    bool good = colon && parse_i64(colon + 1, strlen(colon + 1), 0, 65535, port) &&
+                inet_pton(AF_INET, host, &sa.sin_addr) == 1;
     free(host);
+    if (!good) {
+        fprintf(stderr, "daytona-sim: --listen wants HOST:PORT, as 127.0.0.1:3986 (is %s)\n",
+                where);
+        exit(2);
+    }
     sa.sin_port = htons((uint16_t)*port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
