@@ -146,6 +146,24 @@ static const char *env_get(char *const *environ, const char *name)
     return NULL;
 }
 
+/* A secret and the file that holds it: which of the two was meant? */
+static void refuse_both(struct loader *l, char *const *environ)
+{
+    static const char suffix[] = "_FILE", theirs[] = "DAYTONA_API_KEY_FILE=";
+    for (char *const *e = environ; e && *e; e++) {
+        const char *equals = strchr(*e, '=');
+        size_t n = equals ? (size_t)(equals - *e) : 0, cut = strlen(suffix);
+        bool ours = strncmp(*e, ENV_PREFIX, strlen(ENV_PREFIX)) == 0 ||
+                    strncmp(*e, theirs, strlen(theirs)) == 0;
+        if (!ours || n <= cut || memcmp(equals - cut, suffix, cut) != 0 || !equals[1])
+            continue;
+        CLEANUP(free_ptr) char *direct = xmemdup0(*e, n - cut);
+        if (env_get(environ, direct))
+            config_error(l, direct, "", "is set, and so is %s%s: set only one of them", direct,
+                         suffix);
+    }
+}
+
 /* Daytona's own variables speak of the provider called daytona, more softly than ours. */
 static void apply_daytona(struct loader *l, char *const *environ)
 {
@@ -192,6 +210,7 @@ bool config_load(const struct config_source *src, struct config *out, struct buf
         config_load_file(&l, src->file);
     if (out->n_providers == 0)
         config_add_provider(out);
+    refuse_both(&l, src->environ);
     apply_daytona(&l, src->environ);
     for (char *const *e = src->environ; e && *e; e++)
         apply_entry(&l, *e);

@@ -238,7 +238,7 @@ void config_set(struct loader *l, const struct key *k, void *base, const char *p
     char why[192];
     if (passes_check(k, v, why, sizeof why) && setters[k->kind](k, base, v, why, sizeof why))
         return;
-    if (v->text)
+    if (v->text && k->kind != KEY_LIST) /* a list may hold passwords */
         config_error(l, origin, path, "%s (is %.100s)", why, shown(v->text));
     else
         config_error(l, origin, path, "%s", why);

@@ -1,7 +1,7 @@
 /* session-worker: argv, signals, wiring, exit codes.
  *
  *   0  drained, or the asked question answered well     2  usage or configuration
- *   1  cannot start, or the answer is bad               75 start it again (a call that hangs, a
+ *   1  cannot start, the answer is bad, a second TERM   75 start it again (a call that hangs, a
  * live twin)
  */
 #include <errno.h>
@@ -21,6 +21,7 @@
 #include "common/xalloc.h"
 #include "worker/io/admin.h"
 #include "worker/io/check.h"
+#include "worker/io/demands.h"
 #include "worker/io/host.h"
 #include "worker/io/kafka.h"
 #include "worker/io/notify.h"
@@ -58,8 +59,8 @@ static const char usage[] =
     "..._FILE for secrets;\n"
     "             DAYTONA_API_KEY, DAYTONA_API_URL, DAYTONA_TARGET\n"
     "signals: TERM drains within drain.timeout_seconds, a second TERM ends at once\n"
-    "exit: 0 drained or answered well, 1 cannot start, 2 usage or configuration, 75 start it "
-    "again\n";
+    "exit: 0 drained or answered well, 1 cannot start or a second TERM, 2 usage or configuration, "
+    "75 start it again\n";
 
 static const struct option options[] = {
     {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
@@ -146,7 +147,8 @@ static void harden(void)
     raise_file_limit();
 }
 
-static void setup_log(const struct config *cfg)
+/* A question is asked by a person, who has no use for more than the answer and what is wrong. */
+static void setup_log(const struct config *cfg, enum question question)
 {
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     enum log_level level = LOG_LEVEL_INFO;
@@ -155,7 +157,10 @@ static void setup_log(const struct config *cfg)
             level = (enum log_level)i;
     bool json = strcmp(cfg->log.format, "json") == 0 ||
                 (strcmp(cfg->log.format, "auto") == 0 && !isatty(STDERR_FILENO));
-    log_setup(level, json ? LOG_JSON : LOG_LOGFMT);
+    if (question == RUN)
+        log_setup(level, json ? LOG_JSON : LOG_LOGFMT);
+    else
+        log_setup(LOG_LEVEL_ERROR, LOG_LOGFMT);
 }
 
 struct life { /* what signals and the service manager are about */
@@ -168,8 +173,10 @@ static void on_signal(void *arg, int signo)
     static bool again;
     const struct life *life = arg;
     (void)signo;
-    if (again)
+    if (again) {
+        log_warn(NULL, "ended by a second signal: the jobs in hand are left to the next owner");
         _exit(EXIT_BAD);
+    }
     again = true;
     host_drain(life->host);
     notify_stopping(life->notify);
@@ -189,11 +196,10 @@ static int run(const struct config *cfg)
     int code = EXIT_BAD;
     kafka_log_version(cfg);
     life.notify = notify_new(loop, &source); /* changes the environment: before there are threads */
-    if (host_new(loop, cfg, &life.host) == 0) {
-        loop_signal(loop, SIGTERM, on_signal, &life);
-        loop_signal(loop, SIGINT, on_signal, &life);
+    loop_signal(loop, SIGTERM, on_signal, &life); /* before there is a group to leave */
+    loop_signal(loop, SIGINT, on_signal, &life);
+    if (host_new(loop, cfg, &life.host) == 0)
         code = host_run(life.host);
-    }
     notify_free(life.notify);
     host_free(life.host);
     loop_free(loop);
@@ -225,7 +231,7 @@ static int answer(const struct arguments *a, const struct config *cfg)
 {
     switch (a->question) {
     case CHECK:
-        puts("configuration: good");
+        check_line(true, "configuration", a->file ? a->file : "defaults and environment");
         return a->live && !check_live(cfg) ? EXIT_BAD : EXIT_FINE;
     case PRINT_CONFIG:
         return print_config(cfg);
@@ -240,15 +246,17 @@ static int with_config(const struct arguments *a)
 {
     struct config cfg;
     struct buf errors;
+    bool works = a->question == RUN || a->question == CHECK; /* with brokers and providers */
     struct config_source source = {.file = a->file,
                                    .sets = a->sets,
                                    .n_sets = a->n_sets,
                                    .environ = environ,
-                                   .check = kafka_check};
+                                   .client = !works,
+                                   .check = works ? demands_met : NULL};
     buf_init(&errors, 1 << 16);
     int code = EXIT_USAGE;
     if (config_load(&source, &cfg, &errors)) {
-        setup_log(&cfg);
+        setup_log(&cfg, a->question);
         code = answer(a, &cfg);
         config_done(&cfg);
     } else {
@@ -256,6 +264,15 @@ static int with_config(const struct arguments *a)
     }
     buf_done(&errors);
     return code;
+}
+
+/* An answer that did not get out is none. */
+static int written(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    fprintf(stderr, "session-worker: cannot write to stdout: %s\n", strerror(errno));
+    return EXIT_BAD;
 }
 
 int main(int argc, char **argv)
@@ -273,6 +290,7 @@ int main(int argc, char **argv)
             print_text(config_print_defaults);
         else
             code = with_config(&a);
+        code = written(code);
     }
     free(a.sets);
     return code;

@@ -2,13 +2,15 @@
 
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
-from harness import OUT, PATIENCE
+from harness import OUT, PATIENCE, ROOT
 
 KEY = {"DAYTONA_API_KEY": "dtn_any"}
 NO_KEY = ("configuration: providers.daytona.api_key is missing: set DAYTONA_API_KEY or DAYTONA_API_KEY_FILE, "
@@ -72,8 +74,14 @@ CASES = [
       'kafka.properties: No such configuration property: "no.such"',
       "kafka.properties: acks cannot be set: a result counts only when all replicas have it",
       'kafka.properties: Invalid value for configuration property "session.timeout.ms"']),
+    ("properties that do not go together",
+     'kafka = { properties = [ "socket.timeout.ms=60000", "max.poll.interval.ms=10000" ]; };',
+     ["kafka.properties: `max.poll.interval.ms`must be >= `session.timeout.ms`",
+      "kafka.properties: `socket.timeout.ms` must be set <= `transaction.timeout.ms` + 100"]),
+    ("a provider that there is none of", 'providers = ( { type = "modal"; } );',
+     ["configuration: providers.daytona.type must be one of daytona (is modal)"]),
     ("a list that is none", 'kafka = { properties = "a=b"; };\nproviders = ( { targets = [ 1, 2 ]; } );',
-     ['F:1: kafka.properties must be a list of texts: [ "…", "…" ] (is a=b)',
+     ['F:1: kafka.properties must be a list of texts: [ "…", "…" ]',
       'F:2: providers[0].targets must be a list of texts: [ "…", "…" ]']),
     ("an URL that is none", 'providers = ( { api_url = "app.daytona.io/api"; } );',
      ["F:1: providers[0].api_url must be http://… or https://…, without user, query or fragment "
@@ -86,6 +94,8 @@ CASES = [
     ("two providers of one name", "providers = ( { }, { } );",
      ["configuration: providers has two called daytona", NO_KEY]),
     ("no key", "", [NO_KEY], [], {"DAYTONA_API_KEY": ""}),
+    ("a key and its file", "", ["DAYTONA_API_KEY: is set, and so is DAYTONA_API_KEY_FILE: set only one of them"],
+     [], {"DAYTONA_API_KEY_FILE": str(ROOT / "config/compose/simulator.key")}),
     ("a key that is no header", "", ["configuration: providers.daytona.api_key must be printable ASCII "
                                      "without spaces"], [], {"DAYTONA_API_KEY": "a\r\nb"}),
     ("a secret that cannot be read", 'kafka = { password_file = "/none"; };\n'
@@ -122,7 +132,7 @@ CASES = [
 
 
 class BadConfig(unittest.TestCase):
-    seconds = 2
+    seconds = 3
 
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -181,6 +191,48 @@ class BadConfig(unittest.TestCase):
                 code, said, _ = self.ask("/none.cfg", args)
                 self.assertEqual(code, 2)
                 self.assertIn(words, "\n".join(said))
+
+    def said(self, program, *args, env=None, stdout=subprocess.PIPE):
+        done = subprocess.run([OUT / program, *args], env={**os.environ, **(env or {})}, text=True, timeout=60,
+                              stdout=stdout, stderr=subprocess.PIPE)
+        return done.returncode, done.stdout, done.stderr
+
+    def test_an_answer_that_cannot_be_written(self):
+        with open("/dev/full", "w") as full:
+            for question in "--print-defaults", "--print-config", "--help", "--version", "--check":
+                with self.subTest(question):
+                    code, _, said = self.said("session-worker", question, env=KEY, stdout=full)
+                    self.assertEqual((code, said), (1, "session-worker: cannot write to stdout: "
+                                                       "No space left on device\n"))
+
+    def test_questions_that_need_no_key(self):
+        code, said, wrong = self.said("session-worker", "--print-config")
+        self.assertEqual((code, wrong), (0, ""))
+        self.assertIn("max_in_flight = 1000;", said)
+        with socket.socket() as worker:
+            worker.bind(("127.0.0.1", 0))
+            worker.listen()
+            asking = threading.Thread(target=self.answer_health, args=[worker])
+            asking.start()
+            address = "127.0.0.1:{}".format(worker.getsockname()[1])
+            self.assertEqual(self.said("session-worker", "-s", f"admin.listen={address}", "--healthcheck"), (0, "", ""))
+            asking.join()
+
+    def answer_health(self, worker):
+        worker.settimeout(20)
+        peer, _ = worker.accept()
+        with peer:
+            peer.recv(100)
+            peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    def test_the_stand_ins(self):
+        for program, usual in (("daytona-sim", "127.0.0.1:3986"), ("demo-broker", "127.0.0.1:19092")):
+            with self.subTest(program):
+                version = self.said("session-worker", "--version")[1].replace("session-worker", program)
+                self.assertEqual(self.said(program, "--version"), (0, version, ""))
+                for wrong in "foo", "127.0.0.1", "127.0.0.1:port":
+                    self.assertEqual(self.said(program, "--listen", wrong),
+                                     (2, "", f"{program}: --listen wants HOST:PORT, as {usual} (is {wrong})\n"))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@
 
 #define BROKER_MS 5000
 
-static bool say(bool ok, const char *what, const char *detail)
+bool check_line(bool ok, const char *what, const char *detail)
 {
-    printf("%s: %s%s%s\n", what, ok ? "good" : "BAD", detail ? ": " : "", detail ? detail : "");
+    printf("%-6s%-24s  %s\n", ok ? "ok" : "FAIL", what, detail);
     return ok;
 }
 
@@ -32,27 +32,55 @@ static bool check_topic(const struct rd_kafka_metadata *m, const char *name)
     if (!name[0])
         return true;
     const struct rd_kafka_metadata_topic *t = topic_of(m, name);
-    char *what = xasprintf("topic %s", name);
-    char *detail = t && t->partition_cnt
-                       ? xasprintf("%d partitions", t->partition_cnt)
-                       : xstrdup("not there; sessionctl check --create-topics makes it");
-    bool ok = say(t && t->partition_cnt > 0, what, detail);
-    free_ptr(&what);
-    free_ptr(&detail);
-    return ok;
+    int n = t ? t->partition_cnt : 0;
+    CLEANUP(free_ptr) char *what = xasprintf("topic %s", name);
+    CLEANUP(free_ptr) char *partitions = xasprintf("%d partition%s", n, n == 1 ? "" : "s");
+    return check_line(n > 0, what,
+                      n > 0 ? partitions
+                            : "does not exist: sessionctl check --create-topics makes it");
+}
+
+/* The reason, which comes beside the call that suffers from it: "…: Connection refused (after 0ms
+ * in state CONNECT)". The last one is the nearest; that all are down says nothing more. */
+static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+    struct buf *why = opaque;
+    (void)rk;
+    if (err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && why->len)
+        return;
+    const char *statistics = strstr(reason, " (after ");
+    buf_clear(why);
+    buf_add(why, reason, statistics ? (size_t)(statistics - reason) : strlen(reason));
+}
+
+static bool check_brokers(const struct config *cfg, rd_kafka_t *rk, struct buf *why,
+                          const struct rd_kafka_metadata **m)
+{
+    rd_kafka_resp_err_t err = rd_kafka_metadata(rk, 1, NULL, m, BROKER_MS);
+    int n = err ? 0 : (*m)->broker_cnt;
+    rd_kafka_poll(rk, 0); /* what was reported meanwhile */
+    CLEANUP(free_ptr)
+    char *detail =
+        err ? xasprintf("no broker answers at %s: %s: is Kafka running there? "
+                        "kafka.brokers says where",
+                        cfg->kafka.brokers, why->len ? buf_text(why) : rd_kafka_err2str(err))
+            : xasprintf("%s: %d broker%s", cfg->kafka.brokers, n, n == 1 ? "" : "s");
+    return check_line(!err, "brokers", detail);
 }
 
 static bool check_kafka(const struct config *cfg)
 {
-    rd_kafka_t *rk = kafka_new(KAFKA_PLAIN, kafka_conf(cfg, KAFKA_PLAIN, "check"));
+    struct buf why CLEANUP(buf_done);
     const struct rd_kafka_metadata *m = NULL;
+    rd_kafka_conf_t *conf = kafka_conf(cfg, KAFKA_PLAIN, "check");
+    buf_init(&why, 1000);
+    rd_kafka_conf_set_opaque(conf, &why);
+    rd_kafka_conf_set_error_cb(conf, on_error);
+    rd_kafka_t *rk = kafka_new(KAFKA_PLAIN, conf);
     if (!rk)
-        return say(false, "kafka", "librdkafka refuses the settings");
-    rd_kafka_resp_err_t err = rd_kafka_metadata(rk, 1, NULL, &m, BROKER_MS);
-    char *why = xasprintf("%s: is one there, and is kafka.brokers right?", rd_kafka_err2str(err));
-    bool ok = say(!err, cfg->kafka.brokers, err ? why : NULL);
-    free_ptr(&why);
-    if (!err) {
+        return check_line(false, "brokers", "librdkafka refuses the settings");
+    bool ok = check_brokers(cfg, rk, &why, &m);
+    if (ok) {
         const char *topics[] = {cfg->topics.jobs, cfg->topics.results, cfg->topics.dead_letters,
                                 cfg->topics.progress};
         for (size_t i = 0; i < ARRAY_LEN(topics); i++)
@@ -77,12 +105,15 @@ static void on_reply(void *arg, uint64_t id, const struct reply *r)
     a->provider->ops->answer_key(a->provider, r, &answer);
     a->ok = answer.verdict == OK;
     const char *words = answer.provider_message ? answer.provider_message : answer.message;
-    char *why = xasprintf("%s%s", answer.rate.unauthorized ? "the API key is refused: " : "",
-                          words           ? words
-                          : r->fault_text ? r->fault_text
-                                          : "no answer");
-    say(a->ok, a->provider->cfg->api_url, a->ok ? NULL : why);
-    free_ptr(&why);
+    const struct provider_config *cfg = a->provider->cfg;
+    CLEANUP(free_ptr) char *what = xasprintf("provider %s", cfg->name);
+    CLEANUP(free_ptr)
+    char *why =
+        xasprintf("%s: %s%s", cfg->api_url, answer.rate.unauthorized ? "the key is refused: " : "",
+                  words           ? words
+                  : r->fault_text ? r->fault_text
+                                  : "no answer");
+    check_line(a->ok, what, a->ok ? "the key is accepted" : why);
     answer_done(&answer);
     loop_stop(a->loop);
 }

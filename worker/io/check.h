@@ -4,7 +4,10 @@
 
 #include "common/config.h"
 
-/* Prints one line per thing looked at on stdout. True when all is well. At most about 20 s. */
+/* A line on stdout, of the shape and in the words of sessionctl check; ok as it came. */
+bool check_line(bool ok, const char *what, const char *detail);
+
+/* Prints one line per thing looked at. True when all is well. At most about 20 s. */
 MUST_USE bool check_live(const struct config *);
 
 #endif

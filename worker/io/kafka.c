@@ -33,7 +33,6 @@ struct setting {
 static const struct setting settings[] = {
     {"socket.keepalive.enable", "true", ALL, 0},
     {"socket.nagle.disable", "true", ALL, 0},
-    {"receive.message.max.bytes", "16777216", ALL, 0},
     {"topic.metadata.refresh.interval.ms", "10000", ALL, 0}, /* a topic made after our start */
     {"reconnect.backoff.ms", "50", ALL, 0},
     {"reconnect.backoff.max.ms", "1000", C | P, 0},
@@ -146,7 +145,7 @@ static bool apply(rd_kafka_conf_t *conf, const char *property, struct buf *why)
     return true;
 }
 
-bool kafka_check(const struct config *cfg, struct buf *errors)
+static bool check_names(const struct config *cfg, struct buf *errors)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     bool fine = true;
@@ -227,11 +226,11 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
         log_debug(NULL, text, L_STR("kafka", facility), L_STR("client", client));
 }
 
-rd_kafka_conf_t *kafka_conf(const struct config *cfg, enum kafka_role role, const char *instance)
+/* All but where the brokers are. */
+static rd_kafka_conf_t *conf_of(const struct config *cfg, enum kafka_role role,
+                                const char *instance)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    rd_kafka_conf_set_log_cb(conf, on_log);
-    set_ours(conf, "bootstrap.servers", cfg->kafka.brokers);
     set_ours(conf, "client.id", instance);
     for (size_t i = 0; i < ARRAY_LEN(settings); i++)
         if ((settings[i].roles & (1u << role)) && rd_kafka_version() >= settings[i].since)
@@ -248,16 +247,58 @@ rd_kafka_conf_t *kafka_conf(const struct config *cfg, enum kafka_role role, cons
     return conf;
 }
 
+rd_kafka_conf_t *kafka_conf(const struct config *cfg, enum kafka_role role, const char *instance)
+{
+    rd_kafka_conf_t *conf = conf_of(cfg, role, instance);
+    rd_kafka_conf_set_log_cb(conf, on_log);
+    set_ours(conf, "bootstrap.servers", cfg->kafka.brokers);
+    return conf;
+}
+
+static rd_kafka_type_t type_of(enum kafka_role role)
+{
+    return role == KAFKA_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER;
+}
+
 rd_kafka_t *kafka_new(enum kafka_role role, rd_kafka_conf_t *conf)
 {
     char why[512];
-    rd_kafka_type_t type = role == KAFKA_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER;
-    rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof why);
+    rd_kafka_t *rk = rd_kafka_new(type_of(role), conf, why, sizeof why);
     if (rk)
         return rk;
     log_error(NULL, "librdkafka refuses its configuration", L_STR("why", why));
     rd_kafka_conf_destroy(conf);
     return NULL;
+}
+
+/* Some values are judged beside the others, and only when a handle is made. */
+static bool check_role(const struct config *cfg, enum kafka_role role, struct buf *errors)
+{
+    char why[512];
+    rd_kafka_conf_t *conf = conf_of(cfg, role, "check");
+    rd_kafka_conf_set_log_cb(conf, NULL);
+    rd_kafka_t *rk = rd_kafka_new(type_of(role), conf, why, sizeof why);
+    kafka_destroy(rk);
+    if (rk)
+        return true;
+    rd_kafka_conf_destroy(conf);
+    if (!strstr(buf_text(errors), why)) /* another role's as well */
+        buf_addf(errors, "kafka.properties: %s\n", why);
+    return false;
+}
+
+/* Our own settings need no such check, and it takes a millisecond or two a handle. */
+bool kafka_check(const struct config *cfg, struct buf *errors)
+{
+    const enum kafka_role roles[] = {
+        KAFKA_CONSUMER,
+        cfg->kafka.delivery == EXACTLY_ONCE ? KAFKA_TRANSACTIONAL : KAFKA_IDEMPOTENT, KAFKA_PLAIN};
+    bool fine = check_names(cfg, errors);
+    if (!fine || cfg->kafka.n_properties == 0)
+        return fine;
+    for (size_t i = 0; i < ARRAY_LEN(roles); i++)
+        fine = check_role(cfg, roles[i], errors) && fine;
+    return fine;
 }
 
 int64_t kafka_number(const rd_kafka_t *rk, const char *name, int64_t otherwise)
@@ -315,12 +356,12 @@ static void *end_handle(void *arg)
 static bool wait_for_end(struct ending *e)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += DESTROY_SECONDS;
     pthread_mutex_lock(&e->lock);
     int timed_out = 0;
     while (!e->over && !timed_out)
-        timed_out = pthread_cond_timedwait(&e->ended, &e->lock, &until);
+        timed_out = pthread_cond_clockwait(&e->ended, &e->lock, CLOCK_MONOTONIC, &until);
     e->abandoned = !e->over;
     bool over = e->over;
     pthread_mutex_unlock(&e->lock);

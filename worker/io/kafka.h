@@ -19,8 +19,8 @@ enum kafka_role {
 #define KAFKA_VERSION(major, minor, patch) (((major) << 24) | ((minor) << 16) | ((patch) << 8))
 
 /* kafka.properties: one line per mistake appended to errors ("kafka.properties: …"): a name that
- * librdkafka does not know, a value it refuses, or a property that is not the user's to set. True
- * when there is none. Opens no connection. */
+ * librdkafka does not know, a value it refuses, alone or beside the others, or a property that is
+ * not the user's to set. True when there is none. Opens no connection. */
 MUST_USE bool kafka_check(const struct config *, struct buf *errors);
 
 /* Our settings, the user's properties over them, log lines into common/log. instance is the client

@@ -31,6 +31,12 @@ bool provider_known(const char *type)
     return ops_of(type) != NULL;
 }
 
+void provider_types(struct buf *out)
+{
+    for (size_t i = 0; i < ARRAY_LEN(providers); i++)
+        buf_addf(out, "%s%s", i ? ", " : "", providers[i]->type);
+}
+
 static char *derived_secret(const struct provider_config *cfg)
 {
     static const char purpose[] = "session-worker session keys";

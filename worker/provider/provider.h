@@ -235,6 +235,7 @@ struct provider {
 struct provider *provider_new(const struct config *cfg, size_t i);
 void provider_free(struct provider *);
 bool provider_known(const char *type);
+void provider_types(struct buf *out); /* "daytona, …": all that are known */
 
 void listed_done(const struct provider *, struct listed *);
 

@@ -214,9 +214,8 @@ static void test_mistakes(void **state)
                   "worker.cfg:1: kafka.brokers must be a text in quotes (is 9092)\n");
     check_mistake("kafka = { brokers = [ \"a\" ]; };",
                   "worker.cfg:1: kafka.brokers must be a text in quotes\n");
-    check_mistake(
-        "kafka = { properties = \"a=b\"; };",
-        "worker.cfg:1: kafka.properties must be a list of texts: [ \"…\", \"…\" ] (is a=b)\n");
+    check_mistake("kafka = { properties = \"a=b\"; };",
+                  "worker.cfg:1: kafka.properties must be a list of texts: [ \"…\", \"…\" ]\n");
     check_mistake("kafka = { properties = [ 1 ]; };",
                   "worker.cfg:1: kafka.properties must be a list of texts: [ \"…\", \"…\" ]\n");
     check_mistake("kafka = { properties = [ \"group.id=x\" ]; };",
@@ -573,6 +572,32 @@ static void test_secret_order(void **state)
     unlink("key");
 }
 
+/* Of a variable and the one that names a file, in the same environment, neither is the stronger. */
+static void test_secret_and_file(void **state)
+{
+    (void)state;
+    static const char *const both[] = {"DAYTONA_API_KEY_FILE=/none",
+                                       "DAYTONA_API_KEY=from-environment",
+                                       "SESSION_WORKER_KAFKA_PASSWORD=from-environment",
+                                       "SESSION_WORKER_KAFKA_PASSWORD_FILE=/none",
+                                       "OTHER=1",
+                                       "OTHER_FILE=1",
+                                       NULL};
+    static const char *const one[] = {"DAYTONA_API_KEY_FILE=", "DAYTONA_API_KEY=from-environment",
+                                      "SESSION_WORKER_KAFKA_PASSWORD=from-environment",
+                                      "SESSION_WORKER_KAFKA_PASSWORD_FILE=", NULL};
+    assert_false(load(both, NULL, 0));
+    assert_non_null(strstr(buf_text(&errors), "DAYTONA_API_KEY: is set, and so is "
+                                              "DAYTONA_API_KEY_FILE: set only one of them\n"));
+    assert_non_null(strstr(buf_text(&errors),
+                           "SESSION_WORKER_KAFKA_PASSWORD: is set, and so is "
+                           "SESSION_WORKER_KAFKA_PASSWORD_FILE: set only one of them\n"));
+    assert_null(strstr(buf_text(&errors), "OTHER"));
+    buf_clear(&errors);
+    assert_true(load(one, NULL, 0));
+    assert_string_equal(cfg.providers[0].api_key, "from-environment");
+}
+
 static void test_client_needs_no_key(void **state)
 {
     (void)state;
@@ -582,6 +607,20 @@ static void test_client_needs_no_key(void **state)
     config_done(&cfg);
     src.client = false;
     assert_false(config_load(&src, &cfg, &errors));
+}
+
+static void test_a_list_with_a_mistake_is_not_shown(void **state)
+{
+    (void)state;
+    static const char *const env[] = {"DAYTONA_API_KEY=key-of-daytona",
+                                      "SESSION_WORKER_KAFKA_PROPERTIES=sasl.password=hunter2,rack",
+                                      NULL};
+    static const char *const sets[] = {"kafka.properties=ssl.key.password=hunter3,group.id=g"};
+    assert_false(load(env, sets, ARRAY_LEN(sets)));
+    assert_string_equal(
+        buf_text(&errors),
+        "SESSION_WORKER_KAFKA_PROPERTIES: kafka.properties must hold texts of the form "
+        "name=value\n-s: kafka.properties must not hold group.id: use kafka.group\n");
 }
 
 static void test_print_hides_secrets(void **state)
@@ -691,7 +730,9 @@ int main(void)
         TEST(test_origins),
         TEST(test_secrets),
         TEST(test_secret_order),
+        TEST(test_secret_and_file),
         TEST(test_client_needs_no_key),
+        TEST(test_a_list_with_a_mistake_is_not_shown),
         TEST(test_print_hides_secrets),
         TEST(test_print_round),
         TEST(test_shipped_file),

@@ -41,7 +41,9 @@ static void good_properties_pass(void **state)
         (char[]){"session.timeout.ms=6000"},    (char[]){"partition.assignment.strategy=range"},
         (char[]){"sasl.username=a=b"},
     };
+    char password[] = "pass";
     struct config cfg = config_with(properties, ARRAY_LEN(properties));
+    cfg.kafka.password = password;
     struct buf errors;
     buf_init(&errors, 10000);
     assert_true(kafka_check(&cfg, &errors));
@@ -96,6 +98,34 @@ static void all_mistakes_are_named_at_once(void **state)
     assert_non_null(strstr(buf_text(&errors), "what"));
     assert_null(strstr(buf_text(&errors), "linger"));
     buf_done(&errors);
+}
+
+/* Each is fine alone. */
+static void values_are_judged_beside_the_others(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *property;
+        enum delivery delivery;
+        const char *says;
+    } cases[] = {
+        {"max.poll.interval.ms=10000", EXACTLY_ONCE,
+         "kafka.properties: `max.poll.interval.ms`must be >= `session.timeout.ms`\n"},
+        {"socket.timeout.ms=60000", EXACTLY_ONCE,
+         "kafka.properties: `socket.timeout.ms` must be set <= `transaction.timeout.ms` + 100\n"},
+        {"socket.timeout.ms=60000", AT_LEAST_ONCE, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *property = strdup(cases[i].property);
+        struct config cfg = config_with(&property, 1);
+        cfg.kafka.delivery = cases[i].delivery;
+        struct buf errors;
+        buf_init(&errors, 10000);
+        assert_int_equal(kafka_check(&cfg, &errors), !*cases[i].says);
+        assert_string_equal(buf_text(&errors), cases[i].says);
+        buf_done(&errors);
+        free(property);
+    }
 }
 
 /* ---- settings ---- */
@@ -303,6 +333,7 @@ int main(void)
         cmocka_unit_test(good_properties_pass),
         cmocka_unit_test(each_mistake_is_named),
         cmocka_unit_test(all_mistakes_are_named_at_once),
+        cmocka_unit_test(values_are_judged_beside_the_others),
         cmocka_unit_test(the_consumer_never_commits_by_itself),
         cmocka_unit_test(producers_by_role),
         cmocka_unit_test(the_user_overrides),
