@@ -27,8 +27,7 @@
 #include "worker/io/shard.h"
 #include "worker/io/transfer.h"
 
-#define RESOLVING_MAX 64 /* each is a thread of libcurl's until the name server answers */
-#define IDLE_MIN 256     /* handles kept for later, beside as many as are in use */
+#define IDLE_MIN 256 /* handles kept for later, beside as many as are in use */
 
 enum place {
     WAITING,            /* + own_host */
@@ -50,14 +49,16 @@ struct http {
     X509_STORE *trusted;           /* NULL until first used */
     struct transfer *by_id;        /* uthash: waiting, in a shard, or ended */
     struct transfer_list lists[N_PLACES];
-    unsigned resolving[2];      /* of the active ones, by own_host */
-    struct transfer_list grown; /* streams with news; linked by `growth` */
+    struct resolving resolving[2]; /* by own_host */
+    struct transfer_list grown;    /* streams with news; linked by `growth` */
     size_t n_active, n_idle;
     struct shard **shards; /* NULL until first used */
     size_t n_shards;
     long max_idle;      /* connections a shard keeps */
     struct timer *turn; /* makes a turn happen when a send came outside of one */
     bool turn_armed;
+    struct timer *room; /* and when a look-up that was given up is over */
+    uint64_t room_ns;
 };
 
 static void move(struct transfer *t, struct transfer_list *to)
@@ -170,13 +171,13 @@ static void start(struct http *h, struct transfer *t)
     shard_add(h->shards[i], t);
 }
 
-static bool may_start(const struct http *h, bool own_host)
+static bool may_start(struct http *h, bool own_host)
 {
     return !TAILQ_EMPTY(&h->lists[WAITING + own_host]) && h->n_active < h->max_in_flight &&
-           h->resolving[own_host] < RESOLVING_MAX;
+           resolving_room(&h->resolving[own_host], loop_now_ns());
 }
 
-static bool any_may_start(const struct http *h)
+static bool any_may_start(struct http *h)
 {
     return may_start(h, false) || may_start(h, true);
 }
@@ -318,6 +319,14 @@ static void bury(struct http *h)
     }
 }
 
+static void watch_room(struct http *h)
+{
+    uint64_t next = MIN(resolving_next(&h->resolving[0]), resolving_next(&h->resolving[1]));
+    if (next != h->room_ns)
+        timer_arm(h->room, next);
+    h->room_ns = next;
+}
+
 static void end_of_turn(void *arg)
 {
     struct http *h = arg;
@@ -330,6 +339,7 @@ static void end_of_turn(void *arg)
     start_waiting(h);
     if (any_may_start(h) || !TAILQ_EMPTY(&h->lists[ENDED]))
         want_turn(h);
+    watch_room(h);
 }
 
 static void on_turn(void *arg)
@@ -393,6 +403,8 @@ struct http *http_new(struct loop *l, const struct http_options *o, http_reply_f
     h->shards = xcalloc(h->n_shards, sizeof *h->shards);
     h->max_idle = idle_per_shard(h->n_shards);
     h->turn = timer_new(l, on_turn, NULL);
+    h->room = timer_new(l, on_turn, NULL);
+    h->room_ns = NEVER;
     loop_each_turn(l, end_of_turn, h);
     return h;
 }
@@ -420,6 +432,7 @@ void http_free(struct http *h)
     X509_STORE_free(h->trusted);
     free(h->ca_file);
     timer_free(h->turn);
+    timer_free(h->room);
     free(h->user_agent);
     connect_to_free(h->connect_to);
     free(h);

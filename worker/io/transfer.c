@@ -12,7 +12,7 @@
  *
  * The peer is not trusted: bytes of headers and body are counted here, since libcurl's own limit
  * ignores chunked bodies; header values with control bytes are refused, since libcurl would send
- * them; a sandbox's host name must not lead to this machine or to the link's metadata service. */
+ * them; a sandbox's host name must not lead to this machine or to a cloud's metadata service. */
 #include "worker/io/transfer.h"
 
 #include <arpa/inet.h>
@@ -46,21 +46,28 @@ static void set_ptr(CURL *easy, CURLoption option, const void *value)
 
 /* ---- what libcurl calls ---- */
 
-static void set_resolving(struct transfer *t, bool resolving)
-{
-    unsigned *n = &t->setup->resolving[t->own_host];
-    if (resolving && !t->resolving)
-        ++*n;
-    if (!resolving && t->resolving)
-        --*n;
-    t->resolving = resolving;
-}
-
 static int before_resolving(void *resolver, void *reserved, void *arg)
 {
+    struct transfer *t = arg;
     (void)resolver, (void)reserved;
-    set_resolving(arg, true);
+    if (!t->resolving)
+        resolving_begin(&t->setup->resolving[t->own_host]);
+    t->resolving = true;
     return 0;
+}
+
+static void resolved(struct transfer *t)
+{
+    if (t->resolving)
+        resolving_end(&t->setup->resolving[t->own_host]);
+    t->resolving = false;
+}
+
+static void give_up_resolving(struct transfer *t)
+{
+    if (t->resolving)
+        resolving_give_up(&t->setup->resolving[t->own_host], loop_now_ns());
+    t->resolving = false;
 }
 
 static int before_send(void *arg, char *ip, char *local_ip, int port, int local_port)
@@ -74,6 +81,8 @@ static int before_send(void *arg, char *ip, char *local_ip, int port, int local_
 
 static bool address_allowed(const struct transfer *t, const struct sockaddr *addr)
 {
+    static const struct in6_addr metadata = {
+        {{0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, 0x54}}}; /* fd00:ec2::254, AWS's */
     bool loopback = false, link_local = false;
     if (addr->sa_family == AF_INET) {
         uint32_t ip = ntohl(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr);
@@ -85,7 +94,8 @@ static bool address_allowed(const struct transfer *t, const struct sockaddr *add
         bool mapped = IN6_IS_ADDR_V4MAPPED(ip);
         loopback = IN6_IS_ADDR_LOOPBACK(ip) || IN6_IS_ADDR_UNSPECIFIED(ip) ||
                    (mapped && (v4 >> 24 == 127 || v4 >> 24 == 0));
-        link_local = IN6_IS_ADDR_LINKLOCAL(ip) || (mapped && v4 >> 16 == 0xa9fe);
+        link_local = IN6_IS_ADDR_LINKLOCAL(ip) || (mapped && v4 >> 16 == 0xa9fe) ||
+                     IN6_ARE_ADDR_EQUAL(ip, &metadata);
     }
     return !link_local && (!loopback || t->setup->allow_http);
 }
@@ -94,7 +104,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 {
     struct transfer *t = arg;
     (void)purpose;
-    set_resolving(t, false);
+    resolved(t);
     if (t->own_host && !address_allowed(t, &a->addr)) {
         t->bad_address = true;
         return CURL_SOCKET_BAD;
@@ -405,7 +415,9 @@ bool transfer_was_sent(const struct transfer *t)
 
 void transfer_judge(struct transfer *t, CURLcode code)
 {
-    set_resolving(t, false);
+    if (code == CURLE_OK || code == CURLE_COULDNT_RESOLVE_HOST)
+        resolved(t);
+    give_up_resolving(t);
     if (code == CURLE_OK)
         return;
     t->fault_text = t->error[0] ? t->error : curl_easy_strerror(code);
@@ -445,7 +457,7 @@ void transfer_reply(const struct transfer *t, struct reply *out,
 
 void transfer_clear(struct transfer *t)
 {
-    set_resolving(t, false);
+    give_up_resolving(t);
     call_done(&t->call);
     t->call = (struct call){0};
     if (t->body.cap > KEEP_CAPACITY)

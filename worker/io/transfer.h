@@ -10,6 +10,7 @@
 #include "common/buf.h"
 #include "common/maps.h"
 #include "worker/io/loop.h"
+#include "worker/io/resolving.h"
 #include "worker/provider/provider.h"
 
 struct connect_to;
@@ -26,7 +27,7 @@ struct transfer_setup { /* what all handles share; borrowed for their lives */
     X509_STORE *(*trusted)(struct transfer *); /* the certificates; called inside libcurl */
     CURLSH *shared;
     void (*grew)(struct transfer *); /* more of a stream's body is there; called inside libcurl */
-    unsigned *resolving;             /* [own_host]: how many wait for a name server */
+    struct resolving *resolving;     /* [own_host] */
 };
 
 struct transfer {

@@ -26,7 +26,8 @@
 static struct loop *loop;
 static struct http *http;
 
-/* ---- the name server: every name is 127.0.0.1, once the gate is open ---- */
+/* ---- the name server: every name is 127.0.0.1, once the gate is open; unknown.test is none ----
+ */
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
@@ -66,9 +67,10 @@ static void wait_for_resolvers(void)
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
                 struct addrinfo **out)
 {
-    (void)name;
     (void)hints;
     pass_gate();
+    if (strcmp(name, "unknown.test") == 0)
+        return EAI_NONAME;
     struct addrinfo *a = xcalloc(1, sizeof *a);
     struct sockaddr_in *sa = xcalloc(1, sizeof *sa);
     sa->sin_family = AF_INET;
@@ -358,6 +360,60 @@ static void test_deadline_does_not_wait_for_the_name_server(void **state)
     assert_true(loop_now_ns() - start < NS_PER_S);
 }
 
+/* What is given up goes on in its thread: more must not begin in its place. */
+static void test_look_ups_given_up_still_count(void **state)
+{
+    (void)state;
+    server_start();
+    start_client(true, NULL);
+    set_gate(false);
+    for (unsigned i = 0; i < 300; i++) {
+        struct call c;
+        call_init(&c, 1, "GET");
+        c.url = xasprintf("http://sandbox-%u.test:%d/", i, server.port);
+        c.own_host = true;
+        c.timeout_ms = 100 + i / 100 * 100;
+        http_send(http, i, &c);
+    }
+    run_until(100, 5000);
+    for (unsigned i = 1000; i < 1020; i++) { /* nor in the place of those that are cancelled */
+        ask(i, "http", "another.test", true);
+        http_cancel(http, i - 800);
+    }
+    run_until(280, 5000);
+    assert_int_equal(n_by_fault[FAULT_CONNECT], 280);
+    assert_true(looked_up >= 48 && looked_up <= 80);
+    ask(2000, "http", "127.0.0.1", false); /* the API is not affected */
+    run_until(281, 5000);
+    assert_int_equal(n_ok, 1);
+}
+
+/* Look-ups that end leave nothing behind, whether the name is known or not. */
+static void test_look_ups_that_end_make_room(void **state)
+{
+    (void)state;
+    server_start();
+    start_client(true, NULL);
+    for (unsigned i = 0; i < 200; i++)
+        ask(i, "http", i % 2 ? "sandbox.test" : "unknown.test", true);
+    run_until(200, 10000);
+    assert_int_equal(n_ok, 100);
+    assert_int_equal(n_by_fault[FAULT_CONNECT], 100);
+    assert_int_equal(looked_up, 200);
+}
+
+/* A sandbox's name may say what it likes. */
+static void test_addresses_that_nobody_asks(void **state)
+{
+    (void)state;
+    server_start();
+    start_client(true, NULL);
+    ask(1, "http", "[fd00:ec2::254]", true);
+    ask(2, "http", "169.254.169.254", true);
+    run_until(2, 5000);
+    assert_int_equal(n_by_fault[FAULT_REFUSED], 2);
+}
+
 int main(void)
 {
     alarm(60);
@@ -369,6 +425,9 @@ int main(void)
         T(test_certificate_that_nobody_vouches_for),
         T(test_silent_name_server),
         T(test_deadline_does_not_wait_for_the_name_server),
+        T(test_look_ups_given_up_still_count),
+        T(test_look_ups_that_end_make_room),
+        T(test_addresses_that_nobody_asks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
