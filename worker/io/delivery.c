@@ -18,7 +18,9 @@
 
 #define FLUSH_MS 500
 #define COMMIT_MS 3000
-#define CUT_BYTES 65536
+#define CUT_BYTES 65536 /* of the value; as many of the headers that are not ours */
+#define CUT_KEY 1024    /* no session id is longer than 100 */
+#define OURS "__connect.errors."
 
 /* ---- records ---- */
 
@@ -67,10 +69,16 @@ static const char *topic_of(const struct publisher *p, enum destination to)
 static rd_kafka_headers_t *headers_of(const struct message *m, bool cut)
 {
     rd_kafka_headers_t *list = rd_kafka_headers_new(m->n_headers + 1);
-    for (size_t i = 0; i < m->n_headers; i++)
-        if (!cut || m->headers[i].len <= CUT_BYTES / 16)
-            rd_kafka_header_add(list, m->headers[i].name, -1, m->headers[i].value,
-                                (ssize_t)m->headers[i].len);
+    size_t left = cut ? CUT_BYTES : SIZE_MAX;
+    for (size_t i = 0; i < m->n_headers; i++) {
+        const struct header *h = &m->headers[i];
+        size_t size = strlen(h->name) + h->len;
+        bool ours = strncmp(h->name, OURS, strlen(OURS)) == 0;
+        if (!ours && size > left)
+            continue;
+        left -= ours ? 0 : size;
+        rd_kafka_header_add(list, h->name, -1, h->value, (ssize_t)h->len);
+    }
     if (cut)
         rd_kafka_header_add(list, "session-worker-cut", -1, "true", -1);
     return list;
@@ -82,7 +90,7 @@ static rd_kafka_resp_err_t produce(rd_kafka_t *rk, const char *topic, const stru
     rd_kafka_headers_t *headers = headers_of(m, cut);
     rd_kafka_resp_err_t err = rd_kafka_producev(
         rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-        RD_KAFKA_V_KEY(m->key, m->key_len),
+        RD_KAFKA_V_KEY(m->key, cut ? MIN(m->key_len, (size_t)CUT_KEY) : m->key_len),
         RD_KAFKA_V_VALUE(m->value, cut ? MIN(m->value_len, (size_t)CUT_BYTES) : m->value_len),
         RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE((void *)tag), RD_KAFKA_V_END);
     if (err)
@@ -121,6 +129,8 @@ enum txn delivery_flush(struct publisher *p, bool first)
             return TXN_DEAD;
         if (first && x->failed)
             return TXN_ABORT;
+        if (!first) /* a record without a time-out waits for its leader, and nothing hangs */
+            publisher_alive(p);
     }
     if (producer_dead(p) == TXN_DEAD)
         return TXN_DEAD;
@@ -151,15 +161,26 @@ static bool all_delivered(const struct producer *x, const struct batch *b)
     return true;
 }
 
+static enum txn send_missing(struct publisher *p, const struct batch *b)
+{
+    struct producer *x = &p->producer;
+    enum txn v = TXN_OK;
+    for (size_t i = 0; i < b->n_messages && v != TXN_DEAD; i++) {
+        if (x->delivered[i])
+            continue;
+        delivery_send(p, &b->messages[i], i);
+        if (x->cut)
+            v = delivery_flush(p, false);
+    }
+    return v == TXN_DEAD ? v : delivery_flush(p, false);
+}
+
 static bool deliver_all(struct publisher *p, const struct batch *b)
 {
     struct producer *x = &p->producer;
     while (x->rk || producer_make(p)) {
         delivery_clear(p);
-        for (size_t i = 0; i < b->n_messages; i++)
-            if (!x->delivered[i])
-                delivery_send(p, &b->messages[i], i);
-        if (delivery_flush(p, false) == TXN_DEAD)
+        if (send_missing(p, b) == TXN_DEAD)
             producer_drop(p);
         if (all_delivered(x, b))
             return true;

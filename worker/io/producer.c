@@ -25,7 +25,7 @@
 #define METADATA_MS 2000
 #define FEW_BATCHES 10
 #define EXIT_TRY_AGAIN 75
-#define EXIT_CONFIG 78
+#define EXIT_CONFIG 2
 
 static void on_error(rd_kafka_t *rk, int err, const char *reason, void *arg)
 {
@@ -100,8 +100,8 @@ enum txn producer_judge(struct publisher *p, rd_kafka_error_t *e, const char *do
     else
         v = rd_kafka_error_is_retriable(e) ? TXN_AGAIN : TXN_DEAD;
     kafka_error(&p->producer.said, rd_kafka_error_code(e), doing, rd_kafka_error_string(e));
-    if (v != TXN_AGAIN)
-        publisher_alive(p);
+    if (v != TXN_AGAIN || rd_kafka_error_code(e) != RD_KAFKA_RESP_ERR__TIMED_OUT)
+        publisher_alive(p); /* an answer, if not the wanted one */
     if (v == TXN_DEAD)
         note_dead(p, rd_kafka_error_code(e), rd_kafka_error_string(e));
     rd_kafka_error_destroy(e);
@@ -178,7 +178,7 @@ static bool make(struct publisher *p)
     x->errors = 0;
     x->rk = kafka_new(role, conf);
     if (!x->rk) {
-        publisher_fatal(p, EXIT_CONFIG, "librdkafka refuses the producer's configuration");
+        publisher_fatal(p, EXIT_TRY_AGAIN, "no producer can be made"); /* its settings are right */
         return false;
     }
     if (init_transactions(p) && warm(p))

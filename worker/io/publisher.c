@@ -278,8 +278,8 @@ bool publisher_free(struct publisher *p)
     wake_free(p->wake);
     lookup_free(p->lookup);
     kafka_destroy(p->side);
-    struct timespec until = in_ms(CLOCK_REALTIME, STOP_SECONDS * 1000);
-    if (pthread_timedjoin_np(p->thread, NULL, &until) != 0) {
+    struct timespec until = in_ms(CLOCK_MONOTONIC, STOP_SECONDS * 1000);
+    if (pthread_clockjoin_np(p->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
         log_warn(NULL, "the publisher hangs in a call and is left behind");
         return false; /* with all that the thread may still use */
     }

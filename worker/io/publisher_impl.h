@@ -16,7 +16,8 @@ struct producer {
     unsigned errors; /* error events */
     bool sick;       /* its next transaction would not be safe: see producer.c */
     bool too_large;  /* a record was refused for its size since that was last cleared */
-    bool cut;        /* dead letters go out without their value's end (too large otherwise) */
+    bool cut;        /* something was too large: dead letters are shortened, and each record goes
+                        out alone, since its topic may take no batch of several */
     rd_kafka_resp_err_t failed; /* first delivery that failed since it was last cleared */
     uint64_t begun_ns;          /* the last batch */
     uint64_t ended_ns;

@@ -46,9 +46,13 @@ static enum txn begin(struct publisher *p)
 
 static enum txn send_records(struct publisher *p, const struct batch *b)
 {
-    for (size_t i = 0; i < b->n_messages; i++)
+    enum txn v = TXN_OK;
+    for (size_t i = 0; i < b->n_messages && v == TXN_OK; i++) {
         delivery_send(p, &b->messages[i], i);
-    return delivery_flush(p, true);
+        if (p->producer.cut)
+            v = delivery_flush(p, true);
+    }
+    return v == TXN_OK ? delivery_flush(p, true) : v;
 }
 
 static enum txn send_offsets(struct publisher *p, const struct batch *b,

@@ -37,6 +37,7 @@ struct world {
     struct message message;
     struct batch_offset offset;
     struct batch batch;
+    unsigned patience_s;
     int outcome; /* -1: none yet */
     int exit_code;
     char why[256];
@@ -111,6 +112,7 @@ static struct world *world_new(enum delivery delivery)
     if (!getenv("SHOW_LOG"))
         log_capture(nothing, NULL);
     metrics_reset();
+    w->patience_s = 20;
     start_mock(w);
     configure(w, delivery);
     w->loop = loop_new();
@@ -138,7 +140,7 @@ static void world_free(struct world *w)
     free(w);
 }
 
-/* The outcome of one more batch: 1 committed, 0 refused, -1 neither within 20 s. */
+/* The outcome of one more batch: 1 committed, 0 refused, -1 neither in time. */
 static int commit(struct world *w)
 {
     w->batch.id++;
@@ -147,7 +149,7 @@ static int commit(struct world *w)
         w->config.kafka.delivery == EXACTLY_ONCE ? rd_kafka_consumer_group_metadata(w->consumer)
                                                  : NULL;
     publisher_commit(w->publisher, &w->batch, generation);
-    timer_arm(w->limit, loop_now_ns() + 20 * NS_PER_S);
+    timer_arm(w->limit, loop_now_ns() + w->patience_s * NS_PER_S);
     loop_run(w->loop);
     return w->outcome;
 }
@@ -259,7 +261,7 @@ static void a_transaction_longer_than_the_brokers_allow_ends_the_worker(void **s
     struct world *w = world_new(EXACTLY_ONCE);
     answer_with(w, INIT_PRODUCER, 1, RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT);
     commit(w);
-    assert_int_equal(w->exit_code, 78);
+    assert_int_equal(w->exit_code, 2);
     world_free(w);
 }
 
@@ -341,6 +343,59 @@ static void a_broker_that_is_away_does_not(void **state)
     world_free(w);
 }
 
+static void set_leader(struct world *w, int32_t broker)
+{
+    for (int partition = 0; partition < 2; partition++)
+        assert_int_equal(rd_kafka_mock_partition_set_leader(w->mock, "results", partition, broker),
+                         0);
+}
+
+/* The same batch again and again, as the core does, for so long or until it is committed. */
+static int commit_for(struct world *w, uint64_t ns)
+{
+    uint64_t until = loop_now_ns() + ns;
+    int outcome = 0;
+    while (outcome == 0 && loop_now_ns() < until && w->exit_code == 0)
+        outcome = commit(w);
+    return outcome;
+}
+
+/* Nothing hangs: what cannot be written waits until somebody leads its partition again. */
+static void a_partition_without_a_leader_does_not(void **state)
+{
+    (void)state;
+    for (enum delivery d = EXACTLY_ONCE; d <= AT_LEAST_ONCE; d++) {
+        struct world *w = world_new(d);
+        assert_int_equal(commit(w), 1);
+        set_leader(w, -1);
+        w->patience_s = 8;
+        assert_int_not_equal(commit_for(w, 8 * NS_PER_S), 1);
+        assert_int_equal(w->exit_code, 0);
+        set_leader(w, 1);
+        w->patience_s = 20;
+        if (w->outcome < 0) { /* it still has that batch */
+            timer_arm(w->limit, loop_now_ns() + 20 * NS_PER_S);
+            loop_run(w->loop);
+        }
+        assert_int_not_equal(w->outcome, -1);
+        assert_int_equal(commit_for(w, 20 * NS_PER_S), 1);
+        assert_int_equal(w->exit_code, 0);
+        world_free(w);
+    }
+}
+
+/* So it is answered while a partition without a leader keeps the last transaction from ending. */
+static void a_transaction_that_does_not_end_does_not(void **state)
+{
+    (void)state;
+    struct world *w = world_new(EXACTLY_ONCE);
+    answer_with(w, INIT_PRODUCER, 5000, RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS);
+    w->patience_s = 8;
+    assert_int_not_equal(commit_for(w, 8 * NS_PER_S), 1);
+    assert_int_equal(w->exit_code, 0);
+    world_free(w);
+}
+
 static void at_least_once_commits_after_the_reports(void **state)
 {
     (void)state;
@@ -385,6 +440,8 @@ int main(void)
         cmocka_unit_test(fenced_twice_in_a_row_ends_the_worker),
         cmocka_unit_test(a_call_that_hangs_ends_the_worker),
         cmocka_unit_test(a_broker_that_is_away_does_not),
+        cmocka_unit_test(a_partition_without_a_leader_does_not),
+        cmocka_unit_test(a_transaction_that_does_not_end_does_not),
         cmocka_unit_test(at_least_once_commits_after_the_reports),
         cmocka_unit_test(a_publisher_that_is_not_ready_can_be_freed),
     };
