@@ -275,22 +275,40 @@ static void on_again(void *arg)
     watch_set(a->watch, a->n_clients < CLIENTS_MAX, false);
 }
 
+/* Who only sits there must not keep a probe out: the oldest that is not being answered gives way.
+ */
+static bool make_room(struct admin *a)
+{
+    struct client *c;
+    TAILQ_FOREACH(c, &a->clients, link)
+    {
+        if (c->state != WRITING)
+            break;
+    }
+    if (a->n_clients == CLIENTS_MAX && c)
+        client_free(c);
+    return a->n_clients < CLIENTS_MAX;
+}
+
 static void on_connection(void *arg, bool readable, bool writable)
 {
     struct admin *a = arg;
     (void)readable;
     (void)writable;
+    if (!make_room(a)) {
+        watch_set(a->watch, false, false);
+        return;
+    }
     int fd = accept4(a->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd >= 0) {
         client_new(a, fd);
-        watch_set(a->watch, a->n_clients < CLIENTS_MAX, false);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         watch_set(a->watch, false, false); /* the connection stays there: this would spin */
         timer_arm(a->again, loop_now_ns() + ACCEPT_AGAIN_NS);
     }
 }
 
-/* "host:port", "[v6]:port", ":port". NULL, and the reason: it is none, or it cannot be found. */
+/* "host:port", "[v6]:port". NULL, and the reason: it is none, or it cannot be found. */
 static struct addrinfo *resolve(const char *listen_at, bool passive, const char **why)
 {
     const char *colon = strrchr(listen_at, ':');

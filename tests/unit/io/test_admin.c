@@ -45,8 +45,7 @@ static int sessions(void *arg, struct buf *out)
 {
     (void)arg;
     buf_adds(out, "[");
-    for (size_t i = 0; i < sessions_size; i++)
-        buf_addc(out, ' ');
+    buf_addf(out, "%*s", (int)sessions_size, "");
     buf_adds(out, "]");
     return 200;
 }
@@ -290,35 +289,88 @@ static void test_slow_request_is_cut_after_five_seconds(void **state)
     assert_true(slow_took >= 4 * NS_PER_S && slow_took < 7 * NS_PER_S);
 }
 
-static void *crowd_thread(void *arg)
+static void set_patience(int fd, unsigned ms)
 {
-    int idle[32];
-    (void)arg;
-    for (size_t i = 0; i < ARRAY_LEN(idle); i++)
-        idle[i] = dial();
-    int fd = dial(); /* waits in the kernel's queue until one of them is gone */
-    send(fd, question, question_len, MSG_NOSIGNAL);
-    struct timeval little = {.tv_usec = 200000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &little, sizeof little);
+    struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+}
+
+static bool is_silent(int fd, unsigned ms)
+{
     char byte;
-    slow_took = recv(fd, &byte, 1, MSG_PEEK) < 0; /* 1: nothing came */
-    little.tv_sec = 5;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &little, sizeof little);
-    close(idle[0]);
+    set_patience(fd, ms);
+    return recv(fd, &byte, 1, MSG_PEEK) < 0;
+}
+
+#define CROWD 32
+static bool kept[CROWD];
+
+/* As many as are served at once, who only sit there; then one who asks. */
+static void *idle_thread(void *arg)
+{
+    int idle[CROWD];
+    (void)arg;
+    for (size_t i = 0; i < CROWD; i++)
+        idle[i] = dial();
+    int fd = dial();
+    set_patience(fd, 3000); /* less than they are given to ask */
+    send(fd, question, question_len, MSG_NOSIGNAL);
     read_answer(fd);
-    for (size_t i = 1; i < ARRAY_LEN(idle); i++)
+    for (size_t i = 0; i < CROWD; i++) {
+        kept[i] = is_silent(idle[i], 1);
         close(idle[i]);
+    }
     wake_send(done);
     return NULL;
 }
 
-static void test_thirty_two_connections_at_most(void **state)
+static void test_who_only_sits_there_keeps_nobody_out(void **state)
 {
     (void)state;
     question = "GET /healthz HTTP/1.1\r\n\r\n";
     question_len = strlen(question);
-    run_beside(crowd_thread);
-    assert_int_equal(slow_took, 1);
+    run_beside(idle_thread);
+    assert_status(answer, 200);
+    assert_false(kept[0]); /* the oldest gave way, and nobody else */
+    for (size_t i = 1; i < CROWD; i++)
+        assert_true(kept[i]);
+}
+
+static const char large[] = "GET /sessions HTTP/1.1\r\n\r\n";
+static bool waited;
+
+/* The same with clients who are being answered, and take their time to read it. */
+static void *busy_thread(void *arg)
+{
+    int busy[CROWD];
+    (void)arg;
+    for (size_t i = 0; i < CROWD; i++) {
+        int room = 4096;
+        busy[i] = dial();
+        setsockopt(busy[i], SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+        send(busy[i], large, strlen(large), MSG_NOSIGNAL);
+        is_silent(busy[i], 3000); /* until its answer begins */
+    }
+    int fd = dial(); /* waits in the kernel's queue until one of them is gone */
+    send(fd, question, question_len, MSG_NOSIGNAL);
+    waited = is_silent(fd, 200);
+    close(busy[0]);
+    set_patience(fd, 3000);
+    read_answer(fd);
+    for (size_t i = 1; i < CROWD; i++)
+        close(busy[i]);
+    wake_send(done);
+    return NULL;
+}
+
+static void test_who_is_being_answered_is_not_cut_off(void **state)
+{
+    (void)state;
+    sessions_size = 5 * 1024 * 1024; /* more than both buffers of a connection take */
+    question = "GET /healthz HTTP/1.1\r\n\r\n";
+    question_len = strlen(question);
+    run_beside(busy_thread);
+    assert_true(waited);
     assert_status(answer, 200);
 }
 
@@ -371,7 +423,8 @@ int main(void)
         T(test_long_request),
         T(test_large_page),
         T(test_slow_request_is_cut_after_five_seconds),
-        T(test_thirty_two_connections_at_most),
+        T(test_who_only_sits_there_keeps_nobody_out),
+        T(test_who_is_being_answered_is_not_cut_off),
         T(test_healthcheck),
         T(test_listening_fails_with_a_reason),
     };
