@@ -225,7 +225,9 @@ static void leave_check(struct consumer *c)
     if (!closed && loop_now_ns() < c->leave_by_ns)
         return;
     c->left = true;
-    if (!closed)
+    if (closed)
+        log_info(NULL, "left the group");
+    else
         log_warn(NULL, "could not leave the group in time: it notices by its session time-out");
     c->o.events->closed(c->o.arg);
 }

@@ -1,6 +1,6 @@
 /* The consumer: records of open partitions, one at a time, and the group's changes. Separate
  * partition queues that are simply not read give back-pressure; offsets are never looked up by
- * librdkafka but by a stable ListConsumerGroupOffsets on another handle, each partition starting at
+ * librdkafka but by a stable OffsetFetch (lookup.h) on another handle, each partition starting at
  * the offset and with the metadata of that one answer. Revoke is a state: it is answered when the
  * core releases. */
 #ifndef WORKER_IO_CONSUMER_H

@@ -197,7 +197,6 @@ static void on_outcome(void *arg, uint64_t batch, bool committed)
 static void on_closed(void *arg)
 {
     struct host *h = arg;
-    log_info(NULL, "left the group");
     loop_stop(h->loop);
 }
 
@@ -384,11 +383,10 @@ void host_free(struct host *h)
     if (!h)
         return;
     admin_free(h->admin);
-    bool hangs = !publisher_free(h->publisher);
+    if (!publisher_free(h->publisher))
+        _exit(h->exit_code); /* its thread still uses the consumer, and the core's batch */
     consumer_free(h->consumer);
     http_free(h->http);
-    if (hangs)
-        _exit(h->exit_code); /* its thread still reads the batch, which is the core's */
     core_free(h->core);
     timer_free(h->tick);
     timer_free(h->heartbeat);
