@@ -79,7 +79,7 @@ static const struct expected expected[] = {
     { "api", "POST", SANDBOX "/recover", 400, NULL, ANY, R_RECOVER, START, REFUSE, ERR_START_FAILED },
 
     { "api", "POST", SANDBOX "/stop", 200, NULL, ANY, R_STOP, STOP, OK, 0 },
-    { "api", "POST", SANDBOX "/stop", 400, NULL, ANY, R_STOP, STOP, OK, 0 },
+    { "api", "POST", SANDBOX "/stop", 400, NULL, ANY, R_STOP, STOP, AGAIN, ERR_PROVIDER_UNAVAILABLE },
     { "api", "POST", SANDBOX "/stop", 403, NULL, ANY, R_STOP, STOP, REFUSE, ERR_FORBIDDEN },
     { "api", "POST", SANDBOX "/stop", 404, NULL, ANY, R_STOP, STOP, OK, 0 },
     { "api", "POST", SANDBOX "/stop", 409, NULL, ANY, R_STOP, STOP, AGAIN, 0 },
