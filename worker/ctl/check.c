@@ -13,7 +13,6 @@
 #include "worker/ctl/reader.h"
 #include "worker/ctl/report.h"
 #include "worker/ctl/text.h"
-#include "worker/io/kafka.h"
 
 #define DEFAULT_PARTITIONS 12
 #define ERRORS_MAX 20000
@@ -104,17 +103,14 @@ static bool check_config(struct report *r, const struct common *c, struct config
     struct config unused;
     buf_init(&client, ERRORS_MAX);
     buf_init(&worker, ERRORS_MAX);
-    bool loaded = ctl_config(c, false, cfg, &client);
-    bool fine = loaded && kafka_check(cfg, &client);
+    bool fine = ctl_config(c, false, cfg, &client);
     report_lines(r, REPORT_FAIL, what, buf_text(&client));
     if (fine)
         report_line(r, REPORT_OK, what, "%s", c->file ? c->file : "defaults and environment");
-    if (loaded && ctl_config(c, true, &unused, &worker))
+    if (fine && ctl_config(c, true, &unused, &worker))
         config_done(&unused);
-    else if (loaded)
+    else if (fine)
         report_lines(r, REPORT_NOTE, "a worker's configuration", buf_text(&worker));
-    if (loaded && !fine)
-        config_done(cfg);
     buf_done(&client);
     buf_done(&worker);
     return fine;

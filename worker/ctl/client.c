@@ -96,19 +96,6 @@ static bool set_all(rd_kafka_conf_t *conf, const struct client_property *p, size
     return true;
 }
 
-/* The first mistake in kafka.properties, if there is one. */
-static bool properties_fine(const struct config *cfg, char why[WHY_SIZE])
-{
-    struct buf errors;
-    buf_init(&errors, 10000);
-    bool fine = kafka_check(cfg, &errors);
-    const char *text = buf_text(&errors);
-    if (!fine)
-        snprintf(why, WHY_SIZE, "%.*s", (int)strcspn(text, "\n"), text);
-    buf_done(&errors);
-    return fine;
-}
-
 const struct client_role client_role_admin = {.type = RD_KAFKA_PRODUCER};
 
 enum ctl_exit client_open(struct client *c, const struct config *cfg,
@@ -116,8 +103,6 @@ enum ctl_exit client_open(struct client *c, const struct config *cfg,
 {
     static const struct client_property client[] = {{"allow.auto.create.topics", "false"}};
     *c = (struct client){.cfg = cfg};
-    if (!properties_fine(cfg, why))
-        return CTL_USAGE;
     rd_kafka_conf_t *conf = kafka_conf(cfg, KAFKA_PLAIN, "sessionctl");
     rd_kafka_conf_set_opaque(conf, c);
     rd_kafka_conf_set_error_cb(conf, on_error);
