@@ -1,8 +1,9 @@
 /* session-worker: argv, signals, wiring, exit codes.
  *
- *   0  drained, or the asked question answered well     2  usage or configuration
- *   1  cannot start, the answer is bad, a second TERM   75 start it again (a call that hangs, a
- * live twin)
+ *   0   drained, or the asked question answered well
+ *   1   cannot start, the answer is bad, or a second TERM
+ *   2   usage or configuration
+ *   75  start it again (a call that hangs, a live twin)
  */
 #include <errno.h>
 #include <getopt.h>

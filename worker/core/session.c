@@ -197,12 +197,14 @@ static bool expired(const struct session *s)
 
 bool session_in_time(struct session *s)
 {
-    if (!session_is_start(s) || (!expired(s) && s->core->now_ns < s->deadline_ns))
+    if (!session_is_start(s))
         return true;
     if (expired(s))
         session_fail(s, ERR_EXPIRED, "the job was too old when its turn came");
-    else
+    else if (s->core->now_ns >= s->deadline_ns)
         session_fail(s, ERR_DEADLINE_EXCEEDED, "its deadline went by before its turn came");
+    else
+        return true;
     return false;
 }
 

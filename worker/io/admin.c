@@ -272,7 +272,7 @@ static void client_new(struct admin *a, int fd)
 static void on_again(void *arg)
 {
     struct admin *a = arg;
-    watch_set(a->watch, a->n_clients < CLIENTS_MAX, false);
+    watch_set(a->watch, true, false);
 }
 
 /* Who only sits there must not keep a probe out: the oldest that is not being answered gives way.

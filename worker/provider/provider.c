@@ -47,7 +47,6 @@ static char *derived_secret(const struct provider_config *cfg)
 
 /* Without secrets of their own the session keys hang on the provider's key. That one stays the last
  * that is recognised: servers launched before there were secrets still run. */
-
 static void take_keys(struct provider *p)
 {
     size_t n = p->config->session_key.n_secrets;
