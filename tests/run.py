@@ -30,6 +30,7 @@ TAP = re.compile(r"^(ok|not ok) \d+ (-|# SKIP)", re.M)  # cmocka 1.1.5: "not ok 
 
 MODULES = [str(TESTS / "integration"), str(TESTS / "kafka")]
 sys.path[:0] = MODULES
+REASONS = []  # of what failed: said again at the end
 
 
 class Tally:
@@ -133,6 +134,12 @@ JUDGE = {"lint": judge_lint, "unit": judge_unit, "corpora": judge_lint,
          "simulation": judge_lint, "integration": judge_integration}
 
 
+def reason(output):
+    """Of a failure, in some lines: what the last exception says, else how the output ends."""
+    told = list(re.finditer(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*(?:\n.+){0,12}", output, re.M))
+    return (told[-1][0] if told else "\n".join(output.strip().splitlines()[-5:]))[:1200]
+
+
 def run_item(part, name, argv, env):
     began = time.monotonic()
     try:
@@ -147,6 +154,7 @@ def run_item(part, name, argv, env):
     print(f"{word:4} {part}/{name}{count}  {time.monotonic() - began:.1f} s", flush=True)
     if tally.failed:
         print("     | " + output.strip()[-6000:].replace("\n", "\n     | "), flush=True)
+        REASONS.append(f"{part}/{name}: {reason(output)}")
     return tally
 
 
@@ -162,7 +170,7 @@ def run_part(part, names, jobs):
 
 def run_integration(names):
     import broker
-    kafka = broker.Broker(LOGS / "kafka")
+    kafka = broker.Broker(LOGS / "kafka", session_ms=20000)  # nobody kills this one
     kafka.format()
     kafka.start()
     os.environ["TEST_KAFKA"] = kafka.address
@@ -184,6 +192,8 @@ def main():
     if not total.passed + total.failed + total.skipped:
         print("no test has run")
         total.failed = 1
+    for text in REASONS:
+        print("failed: " + text.replace("\n", "\n     | "))
     print(total)
     return 1 if total.failed or (total.skipped and os.environ.get("NO_SKIPS")) else 0
 

@@ -340,6 +340,27 @@ class Reader:
         self.consumer.close()
 
 
+def committed(address, group, topic, partitions):
+    """[TopicPartition with offset and metadata, end of its log] of partitions 0, 1, …. A broker that
+    cannot say just now is asked again."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": group,
+                                         "enable.auto.commit": False, "log_level": 2})
+    wanted = [confluent_kafka.TopicPartition(topic, p) for p in range(partitions)]
+    told = []
+
+    def asked():
+        try:
+            return [(t, consumer.get_watermark_offsets(t, 10)[1]) for t in consumer.committed(wanted, 10)]
+        except confluent_kafka.KafkaException as why:
+            told.append(why)
+            return None
+
+    try:
+        return until(asked, 30, lambda: f"no committed offsets of {group}: {told[-1]}", 0.3)
+    finally:
+        consumer.close()
+
+
 def taking(seconds):
     """About how long one test takes, where its class says otherwise."""
     def mark(test):
@@ -512,15 +533,8 @@ class Case(unittest.TestCase):
 
     def committed(self):
         """partition -> {committed, metadata, end of its log}."""
-        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka_address,
-                                             "group.id": self.group, "enable.auto.commit": False})
-        try:
-            wanted = [confluent_kafka.TopicPartition(self.jobs_topic, p) for p in range(self.partitions)]
-            return {t.partition: {"committed": t.offset, "metadata": getattr(t, "metadata", None),
-                                  "end": consumer.get_watermark_offsets(t, 10)[1]}
-                    for t in consumer.committed(wanted, 10)}
-        finally:
-            consumer.close()
+        return {t.partition: {"committed": t.offset, "metadata": getattr(t, "metadata", None), "end": end}
+                for t, end in committed(self.kafka_address, self.group, self.jobs_topic, self.partitions)}
 
     def assert_offsets_at_end(self, limit=10):
         def behind():

@@ -19,6 +19,7 @@ import unittest
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import harness
 from harness import LOGS, OUT, Event, Reader, until
 import raw
 from broker import Broker, Cluster
@@ -191,12 +192,8 @@ class IoCase(unittest.TestCase):
 
     def committed(self, group=None):
         """partition -> offset."""
-        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": group or self.group})
-        try:
-            wanted = [confluent_kafka.TopicPartition(self.jobs, p) for p in range(self.partitions)]
-            return {t.partition: t.offset for t in consumer.committed(wanted, 10)}
-        finally:
-            consumer.close()
+        return {t.partition: t.offset for t, _ in harness.committed(
+            self.address, group or self.group, self.jobs, self.partitions)}
 
     def expect_offsets_at_end(self, limit=20):
         ends = {}

@@ -243,12 +243,8 @@ class Secrets(Case):
         self.assertTrue(self.planted.found(json.dumps([e.json for e in events])), "ready events hold keys")
 
     def committed_metadata(self):
-        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka_address, "group.id": self.group})
-        try:
-            wanted = [confluent_kafka.TopicPartition(self.jobs_topic, p) for p in range(self.partitions)]
-            return [(t.partition, t.offset, str(t)) for t in consumer.committed(wanted, 10)]
-        finally:
-            consumer.close()
+        return [(t.partition, t.offset, str(t)) for t, _ in harness.committed(
+            self.kafka_address, self.group, self.jobs_topic, self.partitions)]
 
     @taking(1)
     def test_the_scanner_finds_them(self):

@@ -58,8 +58,9 @@ class World(harness.Case):
 
 
 def explain(world, why):
-    tails = "\n".join(f"---- {w.log}\n{w.tail(12)}" for w in world.workers)
-    return f"{world.name}: {type(why).__name__}: {why}\n{tails}"
+    """(what went wrong, how the logs of its workers end)."""
+    return f"{world.name}: {type(why).__name__}: {why}", "".join(
+        f"---- {w.log}\n{w.tail(12)}\n" for w in world.workers)
 
 
 def live_through(case, plans, side_by_side=12):
@@ -74,7 +75,7 @@ def live_through(case, plans, side_by_side=12):
             plan(world)
             return None
         except Exception as why:  # pylint: disable=broad-except; told below, with the world's name
-            return explain(world, why) if world else f"{name}: {why}"
+            return explain(world, why) if world else (f"{name}: {why}", "")
         finally:
             if world:
                 for worker in world.workers:
@@ -85,4 +86,4 @@ def live_through(case, plans, side_by_side=12):
 
     with concurrent.futures.ThreadPoolExecutor(side_by_side) as pool:
         broken = [told for told in pool.map(live, plans.items()) if told]
-    case.assertEqual(len(broken), 0, "\n\n".join(broken))
+    case.assertEqual(len(broken), 0, "\n".join([*(why for why, _ in broken), "", *(logs for _, logs in broken)]))

@@ -64,9 +64,12 @@ class Broker:
     """A node. home holds its data, its configuration and its log.
 
     proxied: it has a second listener, `behind`, and tells clients that come by that one to go to the
-    port `front`, where a proxy is to listen that leads to `behind`. Others go straight."""
+    port `front`, where a proxy is to listen that leads to `behind`. Others go straight.
 
-    def __init__(self, home, port=None, proxied=False, number=1, heap=512):
+    session_ms: after so long a silence a node counts as dead. Short: one that was killed serves again
+    soon. Long: a machine that stands still for a moment does not leave its clients without a broker."""
+
+    def __init__(self, home, port=None, proxied=False, number=1, heap=512, session_ms=1500):
         self.home = pathlib.Path(home)
         self.data = self.home / "data"
         self.log = self.home / "broker.log"
@@ -76,6 +79,7 @@ class Broker:
         self.controller = free_port()
         self.number = number
         self.heap = heap
+        self.session_ms = session_ms
         self.voters = [self]  # of the controllers' quorum
         self.address = f"127.0.0.1:{self.port}"
         self.process = None
@@ -155,7 +159,7 @@ class Broker:
                 "ADVERTISED": show(advertised),
                 "VOTERS": ",".join(f"{n.number}@127.0.0.1:{n.controller}" for n in self.voters),
                 "REPLICAS": 1 if alone else 3, "MIN_ISR": 1 if alone else 2,
-                "SESSION": 1500 if alone else 3000}
+                "SESSION": self.session_ms}
 
     def _java(self, *args):
         memory = [f"-Xms{self.heap // 2}m", f"-Xmx{self.heap}m"]
@@ -175,7 +179,8 @@ class Cluster:
     def __init__(self, home, nodes=3, proxied=False):
         home = pathlib.Path(home)
         heap = 512 if nodes == 1 else 256
-        self.nodes = [Broker(home / f"node-{i + 1}", proxied=proxied, number=i + 1, heap=heap)
+        session_ms = 1500 if nodes == 1 else 3000
+        self.nodes = [Broker(home / f"node-{i + 1}", proxied=proxied, number=i + 1, heap=heap, session_ms=session_ms)
                       for i in range(nodes)]
         for node in self.nodes:
             node.voters = self.nodes
