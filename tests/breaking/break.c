@@ -6,7 +6,8 @@
  *
  * moment  before | after    the n-th effect of the kind is carried out: handed to libcurl, to the
  *                           publisher's thread, to the consumer
- *         answered          its answer (or outcome) is here, and the core has not heard of it
+ *         answered          its answer (or outcome) is here, and the core has not heard of it; of
+ *                           the next one of its kind, if it is cancelled before
  * kind    call.<step>[.<METHOD>[/part of the path]] | cancel | take | commit | release | progress |
  *         drained | txn.begin | txn.offsets | txn.commit; a kind stands for all that it begins
  * what    KILL | STOP | ABRT, a signal that the process sends to itself; WAIT: the thread does
@@ -44,8 +45,9 @@ static struct {
     const char *kind, *path, *marker;
     unsigned long nth;
     int signo;
-    atomic_ulong seen; /* the publisher's thread counts as well */
-    uint64_t awaited;  /* ANSWERED: id of the call or batch; 0: none */
+    atomic_ulong seen;   /* the publisher's thread counts as well */
+    atomic_bool reached; /* once is enough */
+    uint64_t awaited;    /* ANSWERED: id of the call or batch; 0: none */
 } point;
 
 static const struct outbox *outbox; /* borrowed: as the last step left it */
@@ -128,6 +130,7 @@ __attribute__((constructor)) static void read_point(void)
 
 static void reached(void)
 {
+    atomic_store(&point.reached, true);
     dprintf(STDERR_FILENO, "break: signal %d\n", point.signo);
     if (point.signo == WAIT)
         sleep(WAIT_SECONDS);
@@ -135,14 +138,14 @@ static void reached(void)
         raise(point.signo); /* to this thread: nothing more of it happens first */
 }
 
-/* Is this the effect? path: of a call, else "". */
+/* Is this the effect, or one that may take its place? path: of a call, else "". */
 static bool matches(const char *kind, const char *path)
 {
     size_t n = point.kind ? strlen(point.kind) : 0;
     if (!n || strncmp(kind, point.kind, n) != 0 || (kind[n] && kind[n] != '.') ||
         !strstr(path, point.path))
         return false;
-    return atomic_fetch_add(&point.seen, 1) + 1 == point.nth;
+    return atomic_fetch_add(&point.seen, 1) + 1 >= point.nth && !atomic_load(&point.reached);
 }
 
 /* What every effect goes through; `moment` when it is the effect that was named, else NOWHERE. */
@@ -180,8 +183,10 @@ void __wrap_core_step(struct core *c, uint64_t now, const struct input *in, stru
     bool outcome = in->kind == IN_COMMITTED || in->kind == IN_COMMIT_FAILED;
     uint64_t id = reply ? in->reply.call : outcome ? in->commit.batch : 0;
     bool of_call = point.kind && strncmp(point.kind, "call", 4) == 0;
-    if (id && id == point.awaited && reply == of_call)
+    if (id && id == point.awaited && reply == of_call) {
+        point.awaited = 0;
         reached();
+    }
     __real_core_step(c, now, in, out);
     outbox = out;
     carried_out = 0;
@@ -209,7 +214,7 @@ void __wrap_http_send(struct http *h, uint64_t id, struct call *call)
     const struct effect *e = next_effect(DO_CALL);
     snprintf(kind, sizeof kind, "call.%s.%s", step_name(e->call.step), call->method);
     enum moment moment = arrive(kind, path_of(call->url));
-    if (moment == ANSWERED)
+    if (moment == ANSWERED && !point.awaited)
         point.awaited = id;
     __real_http_send(h, id, call);
     leave(moment);
@@ -219,6 +224,8 @@ void __wrap_http_cancel(struct http *h, uint64_t id)
 {
     next_effect(DO_CANCEL);
     enum moment moment = arrive("cancel", "");
+    if (id == point.awaited)
+        point.awaited = 0;
     __real_http_cancel(h, id);
     leave(moment);
 }
@@ -252,7 +259,7 @@ void __wrap_publisher_commit(struct publisher *p, const struct batch *b,
 {
     next_effect(DO_COMMIT);
     enum moment moment = arrive("commit", "");
-    if (moment == ANSWERED)
+    if (moment == ANSWERED && !point.awaited)
         point.awaited = b->id;
     __real_publisher_commit(p, b, group);
     leave(moment);

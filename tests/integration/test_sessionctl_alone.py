@@ -189,9 +189,9 @@ class Alone(Case):
 
     def test_a_wait_that_runs_out_names_the_job(self):
         Played(self, lambda job, _: ready("A") if job["session_id"] == "A" else None)
-        code, _, said = self.ctl("stop", "A", "B", "--wait", "--wait-seconds", 2)
+        code, _, said = self.ctl("stop", "A", "B", "--wait", "--wait-seconds", 5)
         self.assertEqual(code, WAITED)
-        self.assertRegex(said, rf"^sessionctl: B: no result within 2 s; the job \({self.jobs_topic}/\d/\d\) "
+        self.assertRegex(said, rf"^sessionctl: B: no result within 5 s; the job \({self.jobs_topic}/\d/\d\) "
                                r"stays queued: sessionctl watch B\n$")
 
     def test_submit_names_wrong_lines_and_sends_the_others(self):
