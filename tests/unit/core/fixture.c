@@ -76,6 +76,13 @@ void world_restart(struct world *w)
         &(struct core_options){.config = &w->config, .providers = w->providers, .seed = 5});
 }
 
+void few_tokens(struct world *w)
+{
+    w->config.providers[0].creates_per_minute = 16; /* the owner of one of four partitions */
+    world_restart(w);
+    assign(w, 0, 0, NULL);
+}
+
 void world_free(struct world *w)
 {
     core_free(w->core);
@@ -242,6 +249,12 @@ void job_at(struct world *w, int32_t partition, int64_t offset, const char *what
 void start(struct world *w, const char *session, const char *members)
 {
     job_at(w, 0, w->next_offset[0], "start", session, members);
+}
+
+void start_again(struct world *w, const char *session, const char *members)
+{
+    assign_started(w, 0, 0, 9);
+    start(w, session, members);
 }
 
 void stop(struct world *w, const char *session, const char *members)

@@ -107,10 +107,13 @@ int world_teardown(void **state);
 struct world *world_new(void); /* nothing assigned */
 void world_free(struct world *);
 void world_restart(struct world *); /* a new core, after the config was changed; nothing assigned */
+void few_tokens(struct world *);    /* one create at once, three more a minute; partition 0 anew */
 
 /* ---- inputs ---- */
 
 void start(struct world *, const char *session, const char *members);
+/* Delivered a second time, as far as the partition's new owner can tell: it looks first. */
+void start_again(struct world *, const char *session, const char *members);
 void stop(struct world *, const char *session, const char *members);
 void delete(struct world *, const char *session, const char *members);
 /* At any place; `what` is "start", "stop" or "delete". The partition's next offset follows it. */
@@ -130,6 +133,9 @@ void drain(struct world *);
 void advance(struct world *, uint64_t ms); /* ticks whenever the core wants to */
 void tick(struct world *);
 
+extern const struct rate refused_key;
+struct rate blocked_for(uint32_t ms); /* what a 429 says */
+
 /* Answers the current call. */
 void answer(struct world *, const struct say *);
 #define ANSWER(w, ...) answer(w, &(const struct say){__VA_ARGS__})
@@ -144,6 +150,10 @@ void again(struct world *, uint32_t after_ms);
 void retry(struct world *, enum error_code);
 void lost(struct world *, const char *box);
 void refuse(struct world *, enum error_code);
+
+/* A look by the session's name is out, and finds the box, or none. */
+void look_finds(struct world *, const char *session, const char *box);
+void look_misses(struct world *, const char *session);
 
 /* ---- expectations ---- */
 
@@ -162,16 +172,38 @@ void expect_field(struct world *, const char *path, const char *value); /* "null
 void expect_failed(struct world *, const char *session, const char *code, const char *step,
                    const char *cleanup);
 
-/* The job of a session whose create is out fails for good; its result is ready. */
+/* The batch under way goes through, and for so long nothing follows. */
+void expect_end(struct world *, uint64_t ms);
+
+/* ---- whole stretches ---- */
+
+/* The job of a session whose create is out fails for good; its result is ready, or committed. */
 void fail_now(struct world *, const char *session);
-/* From the create call on: to the look whether it has started, to the first probe, to the batch
- * with the ready event; the box is called `id`. */
+void fail_committed(struct world *, const char *session);
+/* A start that comes as far as its first probe: its server has exited. */
+void server_exits(struct world *, const char *session, const char *members, const char *id);
+/* From the create call on: to the look whether it has started, to the launch, to the first probe,
+ * to KEEP, to the last probe, to the batch with the ready event; the box is called `id`. */
 void to_start(struct world *, const char *session, const char *id);
+void to_launch(struct world *, const char *session, const char *id);
 void to_probe(struct world *, const char *session, const char *id);
+void to_keep(struct world *, const char *session, const char *id);
+void to_last_probe(struct world *, const char *session, const char *id);
 void to_ready(struct world *, const char *session, const char *id);
-/* From the first probe to the batch; of a box that needs no KEEP. */
+/* From the launch, the first probe, the last one to the batch. */
+void launch_to_ready(struct world *, const char *session, const char *id);
 void probe_to_ready(struct world *, const char *session, const char *id);
-void kept_to_ready(struct world *, const char *session, const char *id);
+void last_probe_to_ready(struct world *, const char *session, const char *id);
+/* The same of a box that needs no KEEP; "start" wakes it. */
+void kept_start_to_ready(struct world *, const char *session, const char *id);
+void kept_launch_to_ready(struct world *, const char *session, const char *id);
+void kept_probe_to_ready(struct world *, const char *session, const char *id);
+/* From the create call on: it does not start, and is to be destroyed; to the look before that. */
+void to_destroy(struct world *, const char *session, const char *id);
+/* A sweep that often, of a partition 0 anew at offset 5: to its first listing. */
+void to_listing(struct world *, int every_seconds);
+/* From the look before a destroy to its stop. */
+void destroy_to_stop(struct world *, const char *id);
 
 struct core_status status_of(const struct world *);
 /* "queued", "parked", …; NULL: no such job. */

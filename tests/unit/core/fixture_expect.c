@@ -7,6 +7,13 @@
 
 /* ---- answers ---- */
 
+const struct rate refused_key = {.limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
+
+struct rate blocked_for(uint32_t ms)
+{
+    return (struct rate){.retry_after_ms = ms, .limit = -1, .remaining = -1, .reset_s = -1};
+}
+
 static bool has_word(const char *words, const char *word)
 {
     size_t n = strlen(word);
@@ -195,6 +202,13 @@ void expect_failed(struct world *w, const char *session, const char *code, const
         expect_field(w, "sandbox", "null");
 }
 
+void expect_end(struct world *w, uint64_t ms)
+{
+    committed(w);
+    advance(w, ms);
+    expect_quiet(w);
+}
+
 /* ---- whole stretches ---- */
 
 static void expect_about(struct world *w, const char *phase, const char *what)
@@ -204,56 +218,158 @@ static void expect_about(struct world *w, const char *phase, const char *what)
     free(text);
 }
 
-void fail_now(struct world *w, const char *session)
+/* About a sandbox that has no id yet. */
+static void expect_about_name(struct world *w, const char *phase, const char *session)
 {
     char *name = xasprintf("fleet.%s", session);
-    expect_about(w, "create", name);
+    expect_about(w, phase, name);
     free(name);
+}
+
+/* The current call's answer is yes, and that one comes next. */
+static void done_then(struct world *w, uint32_t facts, const char *phase, const char *id)
+{
+    done(w, facts);
+    expect_about(w, phase, id);
+}
+
+void look_finds(struct world *w, const char *session, const char *box)
+{
+    expect_about_name(w, "find", session);
+    found(w, box);
+}
+
+void look_misses(struct world *w, const char *session)
+{
+    expect_about_name(w, "find", session);
+    missing(w);
+}
+
+void fail_now(struct world *w, const char *session)
+{
+    expect_about_name(w, "create", session);
     refuse(w, ERR_SESSION_EXISTS);
+}
+
+void fail_committed(struct world *w, const char *session)
+{
+    fail_now(w, session);
+    expect_batch(w, 1);
+    committed(w);
+}
+
+void server_exits(struct world *w, const char *session, const char *members, const char *id)
+{
+    start(w, session, members);
+    to_probe(w, session, id);
+    refuse(w, ERR_SERVER_EXITED);
 }
 
 void to_start(struct world *w, const char *session, const char *id)
 {
-    char *name = xasprintf("fleet.%s", session);
-    expect_about(w, "create", name);
-    free(name);
+    expect_about_name(w, "create", session);
     made(w, id);
     expect_about(w, "start", id);
 }
 
-void to_probe(struct world *w, const char *session, const char *id)
+void to_launch(struct world *w, const char *session, const char *id)
 {
     to_start(w, session, id);
-    done(w, RUNS);
+    done_then(w, RUNS, "launch", id);
+}
+
+void to_probe(struct world *w, const char *session, const char *id)
+{
+    to_launch(w, session, id);
+    done_then(w, SERVER, "probe", id);
+}
+
+void to_keep(struct world *w, const char *session, const char *id)
+{
+    to_probe(w, session, id);
+    done_then(w, ANSWERS, "keep", id);
+}
+
+void to_last_probe(struct world *w, const char *session, const char *id)
+{
+    to_keep(w, session, id);
+    done_then(w, KEPT, "probe", id);
+}
+
+void to_ready(struct world *w, const char *session, const char *id)
+{
+    to_last_probe(w, session, id);
+    last_probe_to_ready(w, session, id);
+}
+
+void launch_to_ready(struct world *w, const char *session, const char *id)
+{
     expect_about(w, "launch", id);
     done(w, SERVER);
-    expect_about(w, "probe", id);
+    probe_to_ready(w, session, id);
 }
 
 void probe_to_ready(struct world *w, const char *session, const char *id)
 {
     expect_about(w, "probe", id);
-    done(w, ANSWERS);
-    expect_about(w, "keep", id);
+    done_then(w, ANSWERS, "keep", id);
     done(w, KEPT);
+    last_probe_to_ready(w, session, id);
+}
+
+void last_probe_to_ready(struct world *w, const char *session, const char *id)
+{
     expect_about(w, "probe", id);
     done(w, ACCEPTS);
     expect_event(w, session, "session-ready");
 }
 
-void kept_to_ready(struct world *w, const char *session, const char *id)
+void kept_start_to_ready(struct world *w, const char *session, const char *id)
+{
+    expect_about(w, "start", id);
+    done(w, RUNS);
+    kept_launch_to_ready(w, session, id);
+}
+
+void kept_launch_to_ready(struct world *w, const char *session, const char *id)
+{
+    expect_about(w, "launch", id);
+    done(w, SERVER);
+    kept_probe_to_ready(w, session, id);
+}
+
+void kept_probe_to_ready(struct world *w, const char *session, const char *id)
 {
     expect_about(w, "probe", id);
     done(w, ANSWERS);
-    expect_about(w, "probe", id);
-    done(w, ACCEPTS);
-    expect_event(w, session, "session-ready");
+    last_probe_to_ready(w, session, id);
 }
 
-void to_ready(struct world *w, const char *session, const char *id)
+void to_destroy(struct world *w, const char *session, const char *id)
 {
-    to_probe(w, session, id);
-    probe_to_ready(w, session, id);
+    to_start(w, session, id);
+    refuse(w, ERR_START_FAILED);
+    expect_batch(w, 1);
+    committed(w);
+    expect_about(w, "find", id);
+}
+
+void to_listing(struct world *w, int every_seconds)
+{
+    w->config.sweep.every_seconds = every_seconds;
+    world_restart(w);
+    assign(w, 0, 5, NULL);
+    advance(w, 4000);
+    expect_call(w, "list session-jobs/0 -");
+}
+
+void destroy_to_stop(struct world *w, const char *id)
+{
+    char *box = xasprintf("%s ours provisional runs", id);
+    expect_about(w, "find", id);
+    found(w, box);
+    free(box);
+    expect_about(w, "stop", id);
 }
 
 struct core_status status_of(const struct world *w)

@@ -28,6 +28,24 @@ void assign_as(struct world *w, int32_t partition, int64_t offset, uint8_t strik
     assign_state(w, partition);
 }
 
+void take_over(struct world *w, int32_t partition, int64_t offset, uint8_t strikes)
+{
+    assign_as(w, partition, offset, strikes, NOBODY);
+    told(w, partition, strikes + 1u, NOBODY);
+}
+
+void take_first(struct world *w, int32_t partition, int64_t offset)
+{
+    assign_only(w, partition, offset, NULL);
+    told(w, partition, 1, NOBODY);
+}
+
+void told_trial(struct world *w, int32_t partition, unsigned strikes, int64_t suspect)
+{
+    told(w, partition, strikes, NOBODY);
+    told(w, partition, strikes, suspect);
+}
+
 static const struct offsets *in_batch(const struct world *w, int32_t partition)
 {
     static struct offsets o;

@@ -15,6 +15,12 @@ extern struct offsets state; /* what an owner left behind */
 void assign_state(struct world *, int32_t partition);
 void assign_as(struct world *, int32_t partition, int64_t offset, uint8_t strikes, int64_t suspect);
 
+/* Assigned from an owner that left so many strikes, or from nobody: this one's is told. */
+void take_over(struct world *, int32_t partition, int64_t offset, uint8_t strikes);
+void take_first(struct world *, int32_t partition, int64_t offset);
+/* Its strikes are told, and then who is tried first. */
+void told_trial(struct world *, int32_t partition, unsigned strikes, int64_t suspect);
+
 /* What the batch under way leaves behind of the partition. */
 void expect_word(struct world *, int32_t partition, unsigned strikes, int64_t suspect);
 void expect_limit(struct world *, int32_t partition, int64_t limit);

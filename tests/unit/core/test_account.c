@@ -1,15 +1,29 @@
 /* Our standing with the provider: create tokens and who waits for them, 429, a refused key. */
 #include "tests/unit/core/fixture.h"
 
-static const struct rate refused_key = {
-    .limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
-
-/* The owner of one of four partitions has one token, and three more a minute. */
-static void few_tokens(struct world *w)
+/* S1 has the only token, and S2 comes behind it. */
+static void two_for_a_token(struct world *w, const char *members)
 {
-    w->config.providers[0].creates_per_minute = 16;
-    world_restart(w);
-    assign(w, 0, 0, NULL);
+    few_tokens(w);
+    start(w, "S1", "");
+    start(w, "S2", members);
+}
+
+/* And S3 of another partition behind that. */
+static void three_for_a_token(struct world *w)
+{
+    few_tokens(w);
+    assign(w, 1, 0, NULL);
+    start(w, "S1", "");
+    start(w, "S2", "");
+    job_at(w, 1, 0, "start", "S3", "");
+}
+
+/* S2's wait for a token is over, and there is no sandbox of an earlier delivery. */
+static void expect_no_token(struct world *w, const char *code)
+{
+    look_misses(w, "S2");
+    expect_failed(w, "S2", code, "queue", NULL);
 }
 
 /* Moves on until something happens; how long that took. */
@@ -47,9 +61,7 @@ static void test_a_start_without_a_token_is_parked(void **state)
 static void test_a_drain_does_not_wait_for_the_parked(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "");
+    two_for_a_token(w, "");
     assert_int_equal(status_of(w).parked, 1);
     drain(w);
     assert_false(w->drained);
@@ -62,11 +74,7 @@ static void test_a_drain_does_not_wait_for_the_parked(void **state)
 static void test_first_come_first_served(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    assign(w, 1, 0, NULL);
-    start(w, "S1", "");
-    start(w, "S2", "");
-    job_at(w, 1, 0, "start", "S3", "");
+    three_for_a_token(w);
     assert_int_equal(status_of(w).parked, 2);
     wait_for_call(w);
     expect_call(w, "create fleet.S2");
@@ -79,8 +87,7 @@ static void test_first_come_first_served(void **state)
 static void test_nobody_overtakes(void **state)
 {
     struct world *w = *state;
-    const struct rate blocked = {
-        .retry_after_ms = 5000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate blocked = blocked_for(5000);
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
     ANSWER(w, .verdict = AGAIN, .after_ms = 1000, .code = ERR_RATE_LIMITED, .rate = &blocked);
@@ -99,9 +106,7 @@ static void test_nobody_overtakes(void **state)
 static void test_the_clock_begins_with_the_token(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "'timeout_seconds':18");
+    two_for_a_token(w, "'timeout_seconds':18");
     uint64_t waited = wait_for_call(w);
     expect_call(w, "create fleet.S2");
     advance(w, 15000);
@@ -115,9 +120,7 @@ static void test_the_clock_begins_with_the_token(void **state)
 static void test_the_clock_begins_with_the_token_after_a_look(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "'mode':'resume','timeout_seconds':15,'timeouts':{'create':15}");
+    two_for_a_token(w, "'mode':'resume','timeout_seconds':15,'timeouts':{'create':15}");
     expect_call(w, "find fleet.S2");
     advance(w, 2000);
     missing(w);
@@ -133,27 +136,19 @@ static void test_the_clock_begins_with_the_token_after_a_look(void **state)
 static void test_expired_while_parked(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "'expires_at':'2023-11-14T22:13:30Z'");
+    two_for_a_token(w, "'expires_at':'2023-11-14T22:13:30Z'");
     advance(w, 10000);
     assert_int_equal(status_of(w).parked, 0);
-    expect_call(w, "find fleet.S2");
-    missing(w);
-    expect_failed(w, "S2", "expired", "queue", NULL);
+    expect_no_token(w, "expired");
     assert_true(w->open[0]);
 }
 
 static void test_out_of_time_while_parked(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "'deadline':'2023-11-14T22:13:30Z'");
+    two_for_a_token(w, "'deadline':'2023-11-14T22:13:30Z'");
     advance(w, 10000);
-    expect_call(w, "find fleet.S2");
-    missing(w);
-    expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
+    expect_no_token(w, "deadline_exceeded");
     expect_field(w, "error.message", "its deadline went by before its turn came");
 }
 
@@ -161,40 +156,30 @@ static void test_out_of_time_while_parked(void **state)
 static void test_out_of_time_when_its_token_came(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "'deadline':'2023-11-14T22:13:45Z'"); /* the token comes 20 s from now */
+    two_for_a_token(w, "'deadline':'2023-11-14T22:13:45Z'"); /* the token comes 20 s from now */
     w->now_ns += 30 * NS_PER_S;
     w->wall_ms += 30 * 1000;
     tick(w);
     assert_int_equal(w->cancels, 0);
     expect_calls(w, 2);
-    expect_call(w, "find fleet.S2");
-    missing(w);
-    expect_failed(w, "S2", "deadline_exceeded", "queue", NULL);
+    expect_no_token(w, "deadline_exceeded");
     assert_int_equal(status_of(w).parked, 0);
 }
 
 static void test_cancelled_while_parked(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "");
+    two_for_a_token(w, "");
     job_at(w, 0, 2, "delete", "S2", "");
     assert_int_equal(status_of(w).parked, 0);
-    expect_call(w, "find fleet.S2");
-    missing(w);
-    expect_failed(w, "S2", "cancelled", "queue", NULL);
+    expect_no_token(w, "cancelled");
 }
 
 static void test_too_old_when_its_token_came(void **state)
 {
     struct world *w = *state;
     w->config.jobs.max_age_seconds = 15;
-    few_tokens(w);
-    start(w, "S1", "");
-    start(w, "S2", "");
+    two_for_a_token(w, "");
     start(w, "S3", "");
     wait_for_call(w);
     expect_call(w, "find fleet.S2");
@@ -204,11 +189,7 @@ static void test_too_old_when_its_token_came(void **state)
 static void test_a_partition_that_goes_frees_its_place(void **state)
 {
     struct world *w = *state;
-    few_tokens(w);
-    assign(w, 1, 0, NULL);
-    start(w, "S1", "");
-    start(w, "S2", "");
-    job_at(w, 1, 0, "start", "S3", "");
+    three_for_a_token(w);
     lose(w, 0);
     assert_int_equal(status_of(w).parked, 1);
     wait_for_call(w);
@@ -262,14 +243,12 @@ static void test_429_holds_the_scope_back(void **state)
 static void test_rate_limited_to_the_end(void **state)
 {
     struct world *w = *state;
-    const struct rate blocked = {
-        .retry_after_ms = 600000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate blocked = blocked_for(600000);
     start(w, "S1", "'timeouts':{'create':30}");
     expect_call(w, "create fleet.S1");
     ANSWER(w, .verdict = AGAIN, .after_ms = 10, .code = ERR_RATE_LIMITED, .rate = &blocked);
     advance(w, 30000);
-    expect_call(w, "find fleet.S1"); /* the look before it is of another scope */
-    missing(w);
+    look_misses(w, "S1"); /* the look before it is of another scope */
     expect_failed(w, "S1", "rate_limited", "create", NULL);
 }
 
@@ -360,9 +339,7 @@ static void test_after_kept_the_limit_runs_without_a_key(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
+    to_keep(w, "S1", "b1");
     ANSWER(w, .verdict = AGAIN, .set = KEPT, .after_ms = 1000, .rate = &refused_key,
            .box = "kept certain");
     expect_call(w, "probe b1");

@@ -1,13 +1,6 @@
 /* A start job that finds a sandbox: whose it is, and what becomes of it. */
 #include "tests/unit/core/fixture.h"
 
-/* A start at or below highest_started: it looks first. */
-static void start_again(struct world *w, const char *session, const char *members)
-{
-    assign_started(w, 0, 0, 9);
-    start(w, session, members);
-}
-
 static void test_redelivery_looks_first(void **state)
 {
     struct world *w = *state;
@@ -18,8 +11,7 @@ static void test_redelivery_looks_first(void **state)
     expect_calls(w, 3);
     expect_call(w, "find fleet.S0");
     expect_call(w, "create fleet.S2");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     to_start(w, "S1", "b1");
 }
 
@@ -62,8 +54,7 @@ struct meeting {
 static void meet(struct world *w, const struct meeting *m)
 {
     start_again(w, "S1", m->members);
-    expect_call(w, "find fleet.S1");
-    found(w, m->box);
+    look_finds(w, "S1", m->box);
     if (m->next) {
         expect_calls(w, 1);
         expect_call(w, m->next);
@@ -71,9 +62,7 @@ static void meet(struct world *w, const struct meeting *m)
     }
     expect_calls(w, 0);
     expect_failed(w, "S1", m->code, "find", m->cleanup);
-    committed(w);
-    advance(w, 30 * 60 * 1000);
-    expect_quiet(w); /* and nothing is destroyed */
+    expect_end(w, 30 * 60 * 1000); /* and nothing is destroyed */
 }
 
 static void test_who_meets_what(void **state)
@@ -132,25 +121,23 @@ static void test_who_meets_what(void **state)
     }
 }
 
-static void adopt_to_ready(struct world *w, const char *members, const char *box)
+/* The sandbox that it finds runs: to the first probe. */
+static void adopt(struct world *w, const char *members, const char *box)
 {
     start_again(w, "S1", members);
-    expect_call(w, "find fleet.S1");
-    found(w, box);
+    look_finds(w, "S1", box);
     expect_call(w, "launch b1");
     done(w, SERVER);
     expect_call(w, "probe b1");
-    done(w, ANSWERS);
 }
 
 static void test_a_kept_one_keeps_its_intervals(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "", "b1 ours kept runs spec=other");
+    adopt(w, "", "b1 ours kept runs spec=other");
+    done(w, ANSWERS);
     expect_no_call(w, "keep b1");
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    last_probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "adopted");
     expect_field(w, "sandbox.drift", "true");
     expect_field(w, "sandbox.replaced", "false");
@@ -160,12 +147,8 @@ static void test_a_kept_one_keeps_its_intervals(void **state)
 static void test_a_provisional_one_is_kept_when_adopted(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "", "b1 ours provisional runs spec=same");
-    expect_call(w, "keep b1");
-    done(w, KEPT);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    adopt(w, "", "b1 ours provisional runs spec=same");
+    probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "adopted");
     expect_field(w, "sandbox.drift", "false");
 }
@@ -174,24 +157,19 @@ static void test_a_woken_one(void **state)
 {
     struct world *w = *state;
     start_again(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
+    look_finds(w, "S1", "b1 ours kept rests");
     expect_call(w, "start b1");
     assert_string_equal(phase_of(w, 0, 0), "start");
     done(w, RUNS);
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "started");
 }
 
 static void test_our_own_from_before_counts_as_created(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "", "b1 mine ours kept runs spec=other");
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    adopt(w, "", "b1 mine ours kept runs spec=other");
+    kept_probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "created");
     expect_field(w, "sandbox.drift", "false");
     assert_int_equal(metric_value(M_SANDBOXES_ADOPTED, 0), 0);
@@ -201,8 +179,7 @@ static void test_attach_never_creates(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'mode':'attach'");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_calls(w, 0);
     expect_failed(w, "S1", "not_found", "find", NULL);
     expect_field(w, "error.retryable", "false");
@@ -211,10 +188,8 @@ static void test_attach_never_creates(void **state)
 static void test_attach_to_ready(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'attach'", "b1 ours kept runs");
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    adopt(w, "'mode':'attach'", "b1 ours kept runs");
+    kept_probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "attached");
 }
 
@@ -222,8 +197,7 @@ static void test_resume_says_that_it_replaced(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'mode':'resume'");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.replaced", "true");
     expect_field(w, "sandbox.outcome", "created");
@@ -234,13 +208,10 @@ static void test_resume_of_one_that_was_not_seen(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'mode':'resume'");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_call(w, "create fleet.S1");
     ANSWER(w, .set = EXISTS | RUNS | KEPT, .box = "b1 ours kept runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "adopted");
     expect_field(w, "sandbox.replaced", "false");
 }
@@ -249,10 +220,8 @@ static void test_resume_of_one_that_was_not_seen(void **state)
 static void test_resume_taken_over_is_replaced(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'resume'", "b1 mine ours kept runs");
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    adopt(w, "'mode':'resume'", "b1 mine ours kept runs");
+    kept_probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.replaced", "true");
 }
 
@@ -260,12 +229,8 @@ static void test_resume_taken_over_is_replaced(void **state)
 static void test_resume_of_a_provisional_one_is_replaced(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'resume'", "b1 ours provisional runs spec=same");
-    expect_call(w, "keep b1");
-    done(w, KEPT);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    adopt(w, "'mode':'resume'", "b1 ours provisional runs spec=same");
+    probe_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.replaced", "true");
 }
 
@@ -275,9 +240,7 @@ static void test_a_conflict_finds_it_as_well(void **state)
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
     ANSWER(w, .set = EXISTS | RUNS | KEPT, .box = "b1 ours kept runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "adopted");
 }
 
@@ -288,23 +251,18 @@ static void test_a_conflict_with_anothers(void **state)
     expect_call(w, "create fleet.S1");
     ANSWER(w, .set = EXISTS | RUNS, .box = "b1 foreign provisional runs");
     expect_failed(w, "S1", "session_exists", "create", "none");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_a_kept_one_in_error_stays(void **state)
 {
     struct world *w = *state;
     start_again(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept error");
+    look_finds(w, "S1", "b1 ours kept error");
     expect_call(w, "start b1");
     refuse(w, ERR_START_FAILED);
     expect_failed(w, "S1", "start_failed", "start", "kept");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 /* ---- clearing the way ---- */
@@ -312,8 +270,7 @@ static void test_a_kept_one_in_error_stays(void **state)
 static void in_the_way(struct world *w, const char *members)
 {
     start_again(w, "S1", members);
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours provisional runs spec=other");
+    look_finds(w, "S1", "b1 ours provisional runs spec=other");
     expect_call(w, "stop b1");
 }
 
@@ -341,14 +298,12 @@ static void test_its_name_is_awaited(void **state)
         advance(w, 399);
         expect_calls(w, 0);
         advance(w, 201);
-        expect_call(w, "find fleet.S1");
-        found(w, "b1 ours provisional transient spec=other");
+        look_finds(w, "S1", "b1 ours provisional transient spec=other");
     }
     expect_call(w, "stop b1");
     ANSWER(w, .set = RESTS);
     advance(w, 600);
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_call(w, "create fleet.S1");
 }
 
@@ -358,8 +313,7 @@ static void test_somebody_keeps_what_was_in_the_way(void **state)
     in_the_way(w, "");
     ANSWER(w, .set = RESTS);
     advance(w, 600);
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests spec=other");
+    look_finds(w, "S1", "b1 ours kept rests spec=other");
     expect_call(w, "start b1");
 }
 
@@ -399,16 +353,27 @@ static void test_lost_three_times_is_enough(void **state)
     expect_field(w, "attempts", "4");
 }
 
-/* Who looked first looks again. */
+/* At its last probe. */
+static void adopt_and_lose(struct world *w, const char *members, const char *box, const char *how)
+{
+    adopt(w, members, box);
+    done(w, ANSWERS);
+    expect_call(w, "probe b1");
+    lost(w, how);
+}
+
+/* Who looked first looks again, and here makes another one. */
+static void adopt_in_vain(struct world *w, const char *members, const char *box)
+{
+    adopt_and_lose(w, members, box, "gone");
+    look_misses(w, "S1");
+    to_ready(w, "S1", "b2");
+}
+
 static void test_lost_after_a_look(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "", "b1 ours kept runs spec=other");
-    expect_call(w, "probe b1");
-    lost(w, "gone");
-    expect_call(w, "find fleet.S1");
-    missing(w);
-    to_ready(w, "S1", "b2");
+    adopt_in_vain(w, "", "b1 ours kept runs spec=other");
     expect_field(w, "sandbox.outcome", "created");
     expect_field(w, "sandbox.drift", "false");
 }
@@ -416,28 +381,16 @@ static void test_lost_after_a_look(void **state)
 static void test_resume_lost_is_replaced(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'resume'", "b1 ours kept runs");
-    expect_call(w, "probe b1");
-    lost(w, "gone");
-    expect_call(w, "find fleet.S1");
-    missing(w);
-    to_ready(w, "S1", "b2");
+    adopt_in_vain(w, "'mode':'resume'", "b1 ours kept runs");
     expect_field(w, "sandbox.replaced", "true");
 }
 
 static void test_resume_lost_and_found_is_not_replaced(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'resume'", "b1 ours kept runs");
-    expect_call(w, "probe b1");
-    lost(w, "rests");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
-    expect_call(w, "start b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    adopt_and_lose(w, "'mode':'resume'", "b1 ours kept runs", "rests");
+    look_finds(w, "S1", "b1 ours kept rests");
+    kept_start_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.replaced", "false");
 }
 
@@ -445,11 +398,7 @@ static void test_resume_lost_and_found_is_not_replaced(void **state)
 static void kept_and_lost(struct world *w)
 {
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
-    done(w, KEPT);
-    expect_call(w, "probe b1");
+    to_last_probe(w, "S1", "b1");
     lost(w, "rests");
     expect_calls(w, 1);
     expect_call(w, "find fleet.S1");
@@ -460,11 +409,7 @@ static void test_a_kept_one_is_looked_for_when_lost(void **state)
     struct world *w = *state;
     kept_and_lost(w);
     found(w, "b1 mine ours kept rests");
-    expect_call(w, "start b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_start_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "created");
     expect_field(w, "attempts", "2");
 }
@@ -476,24 +421,19 @@ static void test_a_kept_one_that_was_lost_is_named(void **state)
     missing(w); /* not seen yet */
     expect_call(w, "create fleet.S1");
     refuse(w, ERR_SNAPSHOT_NOT_FOUND);
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 mine ours kept rests");
+    look_finds(w, "S1", "b1 mine ours kept rests");
     expect_call(w, "start b1");
     refuse(w, ERR_START_FAILED);
     expect_failed(w, "S1", "start_failed", "start", "kept");
     expect_field(w, "sandbox.id", "b1");
-    committed(w);
-    advance(w, 60 * 60 * 1000);
-    expect_quiet(w);
+    expect_end(w, 60 * 60 * 1000);
 }
 
 static void test_one_that_may_be_kept_is_looked_for_when_lost(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
+    to_keep(w, "S1", "b1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     advance(w, 1000);
     expect_call(w, "keep b1");
@@ -505,9 +445,7 @@ static void test_one_that_may_be_kept_is_looked_for_when_lost(void **state)
 static void test_attach_lost_fails(void **state)
 {
     struct world *w = *state;
-    adopt_to_ready(w, "'mode':'attach'", "b1 ours kept runs");
-    expect_call(w, "probe b1");
-    lost(w, NULL);
+    adopt_and_lose(w, "'mode':'attach'", "b1 ours kept runs", NULL);
     expect_failed(w, "S1", "start_failed", "probe", "kept");
 }
 

@@ -14,6 +14,20 @@ static void start_many(struct world *w, int n)
     }
 }
 
+/* The batch of its result says this watermark. */
+static void fail_at(struct world *w, const char *session, int64_t watermark)
+{
+    fail_now(w, session);
+    expect_batch(w, 1);
+    expect_offset(w, 0, watermark);
+}
+
+static void fail_committed_at(struct world *w, const char *session, int64_t watermark)
+{
+    fail_at(w, session, watermark);
+    committed(w);
+}
+
 /* ---- pace ---- */
 
 static void test_one_at_a_time_and_the_rest_in_the_next(void **state)
@@ -131,18 +145,9 @@ static void test_the_watermark_never_jumps_a_hole(void **state)
     assert_int_equal(view_of(w, 0).watermark, 0);
     assert_int_equal(view_of(w, 0).finished_above, 1);
     assert_int_equal(view_of(w, 0).taken, 3);
-    fail_now(w, "S3");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 0);
-    committed(w);
-    fail_now(w, "S0");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 2);
-    committed(w);
-    fail_now(w, "S2");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 4);
-    committed(w);
+    fail_committed_at(w, "S3", 0);
+    fail_committed_at(w, "S0", 2);
+    fail_committed_at(w, "S2", 4);
     assert_int_equal(view_of(w, 0).finished_above, 0);
 }
 
@@ -177,8 +182,7 @@ static void test_damaged_metadata_runs_again_what_it_hid(void **state)
     assign(w, 0, 7, "something that another tool has written");
     assert_int_equal(metric_value(M_OFFSETS_REPLAYED, 0), 1);
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
+    fail_now(w, "S1");
     expect_offset(w, 0, 8);
 }
 
@@ -191,13 +195,8 @@ static void test_gaps_are_no_holes(void **state)
     expect_offset(w, 0, 5);
     job_at(w, 0, 20, "start", "S20", ""); /* while the batch is under way */
     committed(w);
-    fail_now(w, "S5");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 20);
-    committed(w);
-    fail_now(w, "S20");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 21);
+    fail_committed_at(w, "S5", 20);
+    fail_at(w, "S20", 21);
 }
 
 static void test_a_wide_gap_at_the_watermark(void **state)
@@ -218,9 +217,7 @@ static void beyond(struct world *w)
     fail_now(w, "S2"); /* it runs, but its offset cannot be said yet */
     advance(w, 1000);
     assert_null(w->batch);
-    fail_now(w, "S1");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 0);
+    fail_at(w, "S1", 0);
 }
 
 static void test_what_is_beyond_the_window_waits(void **state)
@@ -229,10 +226,7 @@ static void test_what_is_beyond_the_window_waits(void **state)
     beyond(w);
     committed(w);
     assert_false(w->open[0]);
-    fail_now(w, "S0");
-    expect_batch(w, 1);
-    expect_offset(w, 0, 24000);
-    committed(w);
+    fail_committed_at(w, "S0", 24000);
     assert_true(w->open[0]);
     assert_int_equal(view_of(w, 0).watermark, 90000);
     expect_batch(w, 1);
@@ -248,9 +242,7 @@ static void test_a_refusal_beyond_the_window(void **state)
     job_at(w, 0, 0, "start", "S0", "");
     record_at(w, 0, 30000, "K", "{}");
     assert_null(w->batch);
-    fail_now(w, "S0");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S0");
     expect_batch(w, 2);
     expect_offset(w, 0, 30001);
 }
@@ -286,10 +278,7 @@ static void test_the_window_closes_and_opens(void **state)
     }
     assert_false(w->open[0]);
     assert_int_equal(view_of(w, 0).finished_above, OFFSETS_WINDOW - 1);
-    fail_now(w, "S0");
-    expect_batch(w, 1);
-    expect_offset(w, 0, OFFSETS_WINDOW);
-    committed(w);
+    fail_committed_at(w, "S0", OFFSETS_WINDOW);
     assert_true(w->open[0]);
 }
 

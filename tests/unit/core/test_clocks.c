@@ -30,8 +30,7 @@ static void test_an_age_to_the_millisecond(void **state)
     expect_call(w, "create fleet.S1");
     w->record_age_ms = 60001;
     start(w, "S2", "");
-    expect_call(w, "find fleet.S2"); /* the look before a failure that leaves it open */
-    missing(w);
+    look_misses(w, "S2"); /* the look before a failure that leaves it open */
     expect_failed(w, "S2", "expired", "queue", NULL);
 }
 
@@ -81,9 +80,7 @@ static void expect_ready_after_deadline(struct world *w)
     advance(w, 4000); /* 12 s of 10 */
     assert_int_equal(status_of(w).unpublished, 0);
     assert_null(w->batch);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    last_probe_to_ready(w, "S1", "b1");
 }
 
 static void test_kept_is_past_its_deadline(void **state)
@@ -99,10 +96,8 @@ static void test_adopted_and_kept_is_past_its_deadline(void **state)
 {
     struct world *w = *state;
     lose(w, 0);
-    assign_started(w, 0, 0, 9);
-    start(w, "S1", "'timeout_seconds':10");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours provisional runs spec=same");
+    start_again(w, "S1", "'timeout_seconds':10");
+    look_finds(w, "S1", "b1 ours provisional runs spec=same");
     expect_call(w, "launch b1");
     done(w, SERVER);
     expect_call(w, "probe b1");
@@ -116,10 +111,8 @@ static void test_what_was_kept_before_does_not_stop_the_clock(void **state)
 {
     struct world *w = *state;
     lose(w, 0);
-    assign_started(w, 0, 0, 9);
-    start(w, "S1", "'timeout_seconds':10");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    start_again(w, "S1", "'timeout_seconds':10");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "launch b1");
     advance(w, 9900);
     assert_int_equal(status_of(w).unpublished, 0);
@@ -132,8 +125,7 @@ static void test_a_stop_of_what_is_being_made(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours provisional transient");
+    look_finds(w, "S1", "b1 ours provisional transient");
     expect_calls(w, 0);
     expect_event(w, "S1", "session-stopped");
     expect_field(w, "sandbox.was", "transient");
@@ -180,9 +172,7 @@ static void test_lost_and_made_again_is_not_replaced(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_start(w, "S1", "b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
+    to_launch(w, "S1", "b1");
     lost(w, "gone");
     to_ready(w, "S1", "b2");
     expect_field(w, "sandbox.replaced", "false");
@@ -194,11 +184,8 @@ static void test_resumed_is_not_replaced(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'mode':'resume'");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    look_finds(w, "S1", "b1 ours kept runs");
+    kept_launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.replaced", "false");
 }
 
@@ -250,11 +237,7 @@ static void test_yes_for_ever_to_a_destroy(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_start(w, "S1", "b1");
-    refuse(w, ERR_START_FAILED);
-    expect_batch(w, 1);
-    committed(w);
-    expect_call(w, "find b1");
+    to_destroy(w, "S1", "b1");
     found(w, "b1 ours provisional runs");
     assert_int_equal(yes_until_it_ends(w, "stop b1"), 9);
     assert_int_equal(status_of(w).destroys, 0);

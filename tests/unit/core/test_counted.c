@@ -90,22 +90,21 @@ static void test_what_the_provider_still_allows(void **state)
 {
     const struct rate seven = {.limit = 100, .remaining = 7, .reset_s = 50};
     const struct rate none = {.limit = 100, .remaining = 0, .reset_s = 50};
+    const struct {
+        const struct rate *rate;
+        double allowed;
+    } told[] = {{&seven, 7}, {&none, 0}, {&seven, 7}};
     const struct rate nine = {.limit = 100, .remaining = 9, .reset_s = 50};
     struct world *w = *state;
     metric_set1(M_PROVIDER_REMAINING, SCOPE_GENERAL, 50);
     start(w, "S1", "");
     to_start(w, "S1", "b1");
-    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &seven);
-    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 7);
-    advance(w, 200);
-    expect_call(w, "start b1");
-    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &none);
-    assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 0);
-    advance(w, 200);
-    expect_call(w, "start b1");
-    ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = &seven);
-    advance(w, 200);
-    expect_call(w, "start b1");
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        ANSWER(w, .verdict = AGAIN, .after_ms = 100, .rate = told[i].rate);
+        assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), told[i].allowed);
+        advance(w, 200);
+        expect_call(w, "start b1");
+    }
     done(w, RUNS); /* says nothing of it */
     assert_about(metric_value(M_PROVIDER_REMAINING, SCOPE_GENERAL), 7);
     expect_call(w, "launch b1");
@@ -219,9 +218,7 @@ static void test_retries_by_step(void **state)
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     assert_about(metric_value(M_JOB_RETRIES, STEP_CREATE), 1);
     advance(w, 20000);
-    to_start(w, "S1", "b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
+    to_launch(w, "S1", "b1");
     lost(w, "gone");
     assert_about(metric_value(M_JOB_RETRIES, STEP_LAUNCH), 1);
     assert_about(metric_value(M_JOB_RETRIES, STEP_CREATE), 1);
@@ -292,8 +289,7 @@ static void test_found_again_is_not_made_again(void **state)
     note(M_SANDBOXES_CREATED, 1);
     note(M_SANDBOXES_ADOPTED, 1);
     start(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours mine provisional runs");
+    look_finds(w, "S1", "b1 ours mine provisional runs");
     expect_call(w, "launch b1");
     expect_more(M_SANDBOXES_CREATED, 0, 0);
     expect_more(M_SANDBOXES_ADOPTED, 0, 0);

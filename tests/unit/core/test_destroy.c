@@ -35,9 +35,7 @@ static void test_destroyed_after_the_commit(void **state)
     advance(w, 10000);
     expect_calls(w, 0);
     committed(w);
-    expect_call(w, "find b1");
-    found(w, "b1 ours provisional runs");
-    expect_call(w, "stop b1");
+    destroy_to_stop(w, "b1");
     ANSWER(w, .set = RESTS);
     expect_over(w);
     assert_int_equal(metric_value(M_SANDBOXES_DESTROYED, 0), 1);
@@ -113,9 +111,7 @@ static void test_one_that_does_not_answer_is_put_off(void **state)
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     expect_calls(w, 0);
     advance(w, 240);
-    expect_call(w, "find b1");
-    found(w, "b1 ours provisional runs");
-    expect_call(w, "stop b1");
+    destroy_to_stop(w, "b1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     expect_calls(w, 0);
     advance(w, 319);
@@ -209,9 +205,7 @@ static void test_a_queued_one_gives_way(void **state)
     expect_calls(w, 1);
     expect_call(w, "create fleet.S1"); /* the job first: it may want the sandbox */
     ANSWER(w, .set = EXISTS | RUNS, .box = "b1 ours provisional runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    probe_to_ready(w, "S1", "b1");
+    launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "adopted");
     expect_calls(w, 0);
     committed(w);
@@ -227,9 +221,7 @@ static void test_a_queued_one_goes_on_after_a_ready_of_another(void **state)
     committed(w);
     to_ready(w, "S1", "b2");
     committed(w);
-    expect_call(w, "find b1");
-    found(w, "b1 ours provisional runs");
-    expect_call(w, "stop b1");
+    destroy_to_stop(w, "b1");
 }
 
 static void test_one_that_was_put_off_gives_way(void **state)
@@ -243,8 +235,7 @@ static void test_one_that_was_put_off_gives_way(void **state)
     expect_call(w, "create fleet.S1"); /* at once */
     advance(w, 10000);
     expect_calls(w, 1);
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
+    fail_now(w, "S1");
     expect_batch(w, 1);
     expect_calls(w, 0);
     committed(w);
@@ -292,9 +283,7 @@ static void test_two_of_one_session(void **state)
 static void test_what_is_ready_meanwhile_is_not_stopped(void **state)
 {
     struct world *w = *state;
-    start(w, "S1", "'on_failure':'stop'");
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S1", "'on_failure':'stop'", "b1");
     start(w, "S1", "");
     expect_call(w, "find b1");
     found(w, "b1 mine ours provisional runs");
@@ -305,9 +294,7 @@ static void test_what_is_ready_meanwhile_is_not_stopped(void **state)
     assert_int_equal(status_of(w).destroys, 1);
     expect_call(w, "find b1");
     found(w, "b1 ours kept runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_launch_to_ready(w, "S1", "b1");
     committed(w);
     expect_over(w);
 }
@@ -328,8 +315,7 @@ static void test_a_partition_that_goes_takes_its_destroys_along(void **state)
 static void test_a_budget_that_is_blocked_holds_a_destroy(void **state)
 {
     struct world *w = *state;
-    const struct rate blocked = {
-        .retry_after_ms = 20000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate blocked = blocked_for(20000);
     destroy_queued(w);
     ANSWER(w, .set = LOOKED | EXISTS | RUNS, .box = "b1 ours provisional runs", .rate = &blocked);
     expect_calls(w, 0);

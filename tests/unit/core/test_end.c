@@ -7,8 +7,7 @@ static void test_stop_of_a_running_one(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "stop b1");
     again(w, 500);
     expect_calls(w, 0);
@@ -18,17 +17,14 @@ static void test_stop_of_a_running_one(void **state)
     expect_event(w, "S1", "session-stopped");
     expect_field(w, "sandbox.id", "b1");
     expect_field(w, "sandbox.was", "runs");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_stop_of_one_at_rest(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
+    look_finds(w, "S1", "b1 ours kept rests");
     expect_calls(w, 0);
     expect_event(w, "S1", "session-stopped");
     expect_field(w, "sandbox.was", "rests");
@@ -38,8 +34,7 @@ static void test_stop_of_a_provisional_one_destroys_it(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours provisional runs");
+    look_finds(w, "S1", "b1 ours provisional runs");
     expect_call(w, "stop b1");
     ANSWER(w, .set = RESTS | GONE);
     expect_event(w, "S1", "session-stopped");
@@ -49,8 +44,7 @@ static void test_nothing_to_stop(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_failed(w, "S1", "not_found", "find", NULL);
 }
 
@@ -58,8 +52,7 @@ static void test_stop_of_a_foreign_one(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 kept runs");
+    look_finds(w, "S1", "b1 kept runs");
     expect_failed(w, "S1", "session_exists", "find", "none");
 }
 
@@ -67,8 +60,7 @@ static void test_stop_that_does_not_end(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "stop b1");
     advance(w, 120 * 1000);
     assert_int_equal(w->cancels, 1);
@@ -100,8 +92,7 @@ static void test_stop_loses_it(void **state)
 {
     struct world *w = *state;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "stop b1");
     lost(w, NULL);
     expect_failed(w, "S1", "start_failed", "stop", "kept");
@@ -142,25 +133,21 @@ static void test_delete_of_a_kept_one(void **state)
 {
     struct world *w = *state;
     delete (w, "S1", "'metadata':{'x':1}");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs job=session-jobs/0/0");
+    look_finds(w, "S1", "b1 ours kept runs job=session-jobs/0/0");
     expect_call(w, "delete b1");
     done(w, GONE);
     expect_event(w, "S1", "session-deleted");
     expect_field(w, "sandbox.id", "b1");
     expect_field(w, "sandbox.was", "runs");
     expect_field(w, "metadata", "{\"x\":1}");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_delete_of_nothing(void **state)
 {
     struct world *w = *state;
     delete (w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_event(w, "S1", "session-deleted");
     expect_field(w, "sandbox", "null");
 }
@@ -169,8 +156,7 @@ static void test_delete_of_a_foreign_one(void **state)
 {
     struct world *w = *state;
     delete (w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 kept runs");
+    look_finds(w, "S1", "b1 kept runs");
     expect_failed(w, "S1", "session_exists", "find", "none");
 }
 
@@ -178,14 +164,11 @@ static void test_delete_of_a_provisional_one_is_a_destroy(void **state)
 {
     struct world *w = *state;
     delete (w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours provisional runs");
+    look_finds(w, "S1", "b1 ours provisional runs");
     expect_calls(w, 0);
     expect_event(w, "S1", "session-deleted"); /* reported at once */
     committed(w);
-    expect_call(w, "find b1");
-    found(w, "b1 ours provisional runs");
-    expect_call(w, "stop b1");
+    destroy_to_stop(w, "b1");
 }
 
 static void test_a_late_delete_destroys_nothing(void **state)
@@ -217,9 +200,7 @@ static void test_a_late_delete_destroys_nothing(void **state)
             expect_failed(w, "S1", "session_exists", "find", cases[i].late);
             expect_field(w, "error.message",
                          "sandbox b1 was made by the later job session-jobs/0/6");
-            committed(w);
-            advance(w, 1000);
-            expect_quiet(w);
+            expect_end(w, 1000);
         } else {
             expect_call(w, "delete b1");
         }
@@ -247,8 +228,7 @@ static void watch_late(struct world *w)
 static void delete_is_out(struct world *w)
 {
     delete (w, "S1", "'timeout_seconds':10");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "delete b1");
     start(w, "S1", "");
     advance(w, 10000);
@@ -291,8 +271,7 @@ static void delete_waits_to_look(struct world *w)
 {
     watch_late(w);
     delete (w, "S1", "'timeout_seconds':10");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "delete b1");
     start(w, "S1", "");
     advance(w, 9500);

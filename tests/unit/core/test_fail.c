@@ -20,10 +20,8 @@ static void test_some_failures_look_first(void **state)
         expect_call(w, "create fleet.S1");
         refuse(w, cases[i].code);
         expect_calls(w, cases[i].looks);
-        if (cases[i].looks) {
-            expect_call(w, "find fleet.S1");
-            missing(w);
-        }
+        if (cases[i].looks)
+            look_misses(w, "S1");
         expect_failed(w, "S1", error_name(cases[i].code), "create", NULL);
         expect_field(w, "error.message", "no");
         expect_field(w, "error.provider_message", "NO!");
@@ -50,8 +48,7 @@ static void test_no_second_look(void **state)
         struct world *w = world_new();
         assign(w, 0, 0, NULL);
         start(w, "S1", "'mode':'resume'");
-        expect_call(w, "find fleet.S1");
-        missing(w);
+        look_misses(w, "S1");
         expect_call(w, "create fleet.S1");
         refuse(w, codes[i]);
         expect_calls(w, 0);
@@ -65,11 +62,7 @@ static void test_its_own_kept_one_goes_on_to_ready(void **state)
     struct world *w = *state;
     out_of_quota(w, "'mode':'create'");
     found(w, "b1 mine ours kept rests");
-    expect_call(w, "start b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    kept_start_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "created");
 }
 
@@ -80,11 +73,8 @@ static void test_its_own_kept_one_needs_no_create(void **state)
     start(w, "S1", "");
     expect_call(w, "create fleet.S1");
     refuse(w, ERR_SNAPSHOT_NOT_FOUND);
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 mine ours kept runs");
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    kept_to_ready(w, "S1", "b1");
+    look_finds(w, "S1", "b1 mine ours kept runs");
+    kept_launch_to_ready(w, "S1", "b1");
     expect_field(w, "sandbox.outcome", "created");
 }
 
@@ -111,9 +101,7 @@ static void test_a_kept_one_of_an_earlier_job_is_named(void **state)
     found(w, "b1 ours kept runs");
     expect_failed(w, "S1", "quota_exceeded", "create", "kept");
     expect_field(w, "sandbox.id", "b1");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_its_own_provisional_one_is_destroyed(void **state)
@@ -132,9 +120,7 @@ static void test_a_provisional_one_of_another_is_left_to_the_sweep(void **state)
     out_of_quota(w, "");
     found(w, "b1 ours provisional runs");
     expect_failed(w, "S1", "quota_exceeded", "create", "none");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_a_look_that_fails_tells_the_first_reason(void **state)
@@ -157,8 +143,7 @@ static void test_a_look_may_be_tried_again(void **state)
     expect_call(w, "find fleet.S1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     advance(w, 1000);
-    expect_call(w, "find fleet.S1"); /* as often as its time allows */
-    missing(w);
+    look_misses(w, "S1"); /* as often as its time allows */
     expect_failed(w, "S1", "quota_exceeded", "create", NULL);
 }
 
@@ -186,8 +171,7 @@ static void test_expired_before_its_turn(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'expires_at':'2023-11-14T22:13:20Z'"); /* now */
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_failed(w, "S1", "expired", "queue", NULL);
     expect_field(w, "error.retryable", "false");
 }
@@ -229,9 +213,7 @@ static void test_a_deadline_before_its_turn_in_the_lane(void **state)
     start(w, "S1", "");
     start(w, "S1", "'deadline':'2023-11-14T22:13:30Z'");
     advance(w, 20000);
-    fail_now(w, "S1");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S1");
     expect_no_turn(w);
 }
 
@@ -249,8 +231,7 @@ static void test_a_stop_does_not_expire(void **state)
     struct world *w = *state;
     w->record_age_ms = UINT64_C(999999) * 1000;
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
+    look_finds(w, "S1", "b1 ours kept rests");
     expect_event(w, "S1", "session-stopped");
 }
 
@@ -277,9 +258,7 @@ static void test_maybe_kept_was_kept(void **state)
     struct world *w = *state;
     keep_unanswered(w);
     found(w, "b1 mine ours kept runs");
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    last_probe_to_ready(w, "S1", "b1");
 }
 
 static void test_maybe_kept_was_not(void **state)
@@ -305,40 +284,33 @@ static void test_maybe_kept_and_no_look_destroys_nothing(void **state)
     refuse(w, ERR_FORBIDDEN);
     expect_failed(w, "S1", "provider_unavailable", "keep", "kept");
     expect_field(w, "sandbox.id", "b1");
-    committed(w);
-    advance(w, 60 * 60 * 1000);
-    expect_quiet(w);
+    expect_end(w, 60 * 60 * 1000);
 }
 
 static void test_a_kept_one_is_not_destroyed_by_a_late_failure(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
-    done(w, KEPT);
-    expect_call(w, "probe b1");
+    to_last_probe(w, "S1", "b1");
     refuse(w, ERR_UNAUTHORIZED);
     expect_failed(w, "S1", "unauthorized", "probe", "kept");
-    committed(w);
-    advance(w, 60 * 60 * 1000);
-    expect_quiet(w);
+    expect_end(w, 60 * 60 * 1000);
 }
 
 /* ---- on_failure ---- */
 
-static void server_dies(struct world *w, const char *on_failure)
+/* From the look before the failed event to the KEEP. */
+static void look_to_keep(struct world *w)
 {
-    start(w, "S1", on_failure);
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    expect_call(w, "find b1");
+    found(w, "b1 mine ours provisional runs");
+    expect_call(w, "keep b1");
 }
 
 static void test_delete_is_the_default(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "");
+    server_exits(w, "S1", "", "b1");
     expect_calls(w, 0);
     expect_failed(w, "S1", "server_exited", "probe", "scheduled");
 }
@@ -346,25 +318,19 @@ static void test_delete_is_the_default(void **state)
 static void test_keep(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "'on_failure':'keep'");
-    expect_call(w, "find b1");
-    found(w, "b1 mine ours provisional runs");
-    expect_call(w, "keep b1");
+    server_exits(w, "S1", "'on_failure':'keep'", "b1");
+    look_to_keep(w);
     assert_null(w->batch); /* before the failed event is committed */
     done(w, KEPT);
     expect_failed(w, "S1", "server_exited", "probe", "kept");
-    committed(w);
-    advance(w, 60 * 60 * 1000);
-    expect_quiet(w);
+    expect_end(w, 60 * 60 * 1000);
 }
 
 static void test_stop(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "'on_failure':'stop'");
-    expect_call(w, "find b1");
-    found(w, "b1 mine ours provisional runs");
-    expect_call(w, "keep b1");
+    server_exits(w, "S1", "'on_failure':'stop'", "b1");
+    look_to_keep(w);
     done(w, KEPT);
     expect_failed(w, "S1", "server_exited", "probe", "kept");
     expect_calls(w, 0);
@@ -381,10 +347,8 @@ static void test_stop(void **state)
 static void test_stop_spares_what_is_provisional_still(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "'on_failure':'stop'");
-    expect_call(w, "find b1");
-    found(w, "b1 mine ours provisional runs");
-    expect_call(w, "keep b1");
+    server_exits(w, "S1", "'on_failure':'stop'", "b1");
+    look_to_keep(w);
     refuse(w, ERR_FORBIDDEN);
     expect_failed(w, "S1", "server_exited", "probe", "kept");
     committed(w);
@@ -396,7 +360,7 @@ static void test_stop_spares_what_is_provisional_still(void **state)
 static void test_keep_finds_nothing_to_keep(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "'on_failure':'keep'");
+    server_exits(w, "S1", "'on_failure':'keep'", "b1");
     expect_call(w, "find b1");
     missing(w);
     expect_calls(w, 0);
@@ -406,17 +370,13 @@ static void test_keep_finds_nothing_to_keep(void **state)
 static void test_keep_of_what_is_kept_already(void **state)
 {
     struct world *w = *state;
-    assign_started(w, 0, 0, 9);
-    start(w, "S1", "'on_failure':'stop'");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept runs");
+    start_again(w, "S1", "'on_failure':'stop'");
+    look_finds(w, "S1", "b1 ours kept runs");
     expect_call(w, "launch b1");
     refuse(w, ERR_LAUNCH_FAILED);
     expect_calls(w, 0);
     expect_failed(w, "S1", "launch_failed", "launch", "kept");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w); /* it was there before: it is not stopped */
+    expect_end(w, 1000); /* it was there before: it is not stopped */
 }
 
 /* Nor what the last look was the first to see. */
@@ -426,9 +386,7 @@ static void test_stop_not_of_one_that_was_only_seen(void **state)
     out_of_quota(w, "'on_failure':'stop'");
     found(w, "b1 ours kept runs");
     expect_failed(w, "S1", "quota_exceeded", "create", "kept");
-    committed(w);
-    advance(w, 1000);
-    expect_quiet(w);
+    expect_end(w, 1000);
 }
 
 static void test_keep_not_of_one_in_error(void **state)
@@ -443,7 +401,7 @@ static void test_keep_not_of_one_in_error(void **state)
 static void test_keep_has_a_minute(void **state)
 {
     struct world *w = *state;
-    server_dies(w, "'on_failure':'keep'");
+    server_exits(w, "S1", "'on_failure':'keep'", "b1");
     expect_call(w, "find b1");
     advance(w, 50000);
     found(w, "b1 mine ours provisional runs");

@@ -40,10 +40,7 @@ static void test_queue_time_is_told(void **state)
     start(w, "S1", "");
     start(w, "S1", "'timeout_seconds':1");
     advance(w, 3000); /* the clock of the second does not run yet */
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S1");
     to_ready(w, "S1", "b1");
     expect_field(w, "timings_ms.queue", "3000");
 }
@@ -89,12 +86,10 @@ static void test_all_earlier_starts_are_cancelled(void **state)
     made(w, "b1");
     expect_failed(w, "S1", "cancelled", "create", "scheduled");
     committed(w);
-    expect_call(w, "find fleet.S1"); /* the second looks whether there is one */
-    missing(w);
+    look_misses(w, "S1"); /* the second looks whether there is one */
     expect_failed(w, "S1", "cancelled", "queue", NULL);
     committed(w);
-    expect_call(w, "find fleet.S1"); /* the delete */
-    missing(w);
+    look_misses(w, "S1"); /* the delete */
     expect_event(w, "S1", "session-deleted");
     committed(w);
     expect_call(w, "create fleet.S1"); /* the last start came after it */
@@ -106,8 +101,7 @@ static void test_stops_cancel_no_stops(void **state)
     struct world *w = *state;
     stop(w, "S1", "");
     delete (w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
+    look_finds(w, "S1", "b1 ours kept rests");
     expect_event(w, "S1", "session-stopped");
 }
 
@@ -134,8 +128,7 @@ static void test_a_kept_one_that_is_cancelled_does_not_go_on(void **state)
     expect_call(w, "create fleet.S1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 mine ours kept runs");
+    look_finds(w, "S1", "b1 mine ours kept runs");
     expect_failed(w, "S1", "cancelled", "create", "kept");
     committed(w);
     expect_call(w, "find b1"); /* the stop knows where */
@@ -147,9 +140,7 @@ static void test_cancelled_while_keep_is_out(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
+    to_keep(w, "S1", "b1");
     stop(w, "S1", "");
     expect_calls(w, 1);
     done(w, KEPT);
@@ -163,8 +154,7 @@ static void test_a_failing_start_is_not_cancelled(void **state)
     expect_call(w, "create fleet.S1");
     refuse(w, ERR_QUOTA_EXCEEDED);
     stop(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_failed(w, "S1", "quota_exceeded", "create", NULL);
 }
 
@@ -194,8 +184,7 @@ static void test_a_lane_over_two_partitions(void **state)
     expect_calls(w, 1);
     lose(w, 0); /* the first one's partition goes: the second's turn */
     expect_calls(w, 1);
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
+    fail_now(w, "S1");
     expect_batch(w, 1);
     expect_offset(w, 1, 1);
 }
@@ -204,15 +193,11 @@ static void test_ending_with_lanes_in_every_state(void **state)
 {
     struct world *w = *state;
     assign(w, 1, 0, NULL);
-    start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S1", "", "b1");
     expect_batch(w, 1);
     job_at(w, 1, 0, "start", "S1", "");
     committed(w); /* a destroy of partition 0 behind a job of partition 1 */
-    start(w, "S2", "");
-    to_probe(w, "S2", "b2");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S2", "", "b2");
     expect_batch(w, 1);
     start(w, "S3", "");
     start(w, "S3", "");

@@ -74,8 +74,7 @@ static void test_start_of_an_adopted_one_has_its_limit(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'mode':'resume','timeouts':{'start':20,'create':500}");
-    expect_call(w, "find fleet.S1");
-    found(w, "b1 ours kept rests");
+    look_finds(w, "S1", "b1 ours kept rests");
     expect_call(w, "start b1");
     advance(w, 20000);
     expect_failed(w, "S1", "start_timeout", "start", "kept");
@@ -85,11 +84,7 @@ static void test_the_last_look_has_a_limit_too(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
-    done(w, KEPT);
-    expect_call(w, "probe b1");
+    to_last_probe(w, "S1", "b1");
     advance(w, 60 * 1000);
     expect_failed(w, "S1", "server_timeout", "probe", "kept");
 }
@@ -122,9 +117,7 @@ static void test_after_kept_no_deadline_fails_it(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'timeout_seconds':10");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
+    to_keep(w, "S1", "b1");
     advance(w, 9000);
     done(w, KEPT);
     expect_call(w, "probe b1");
@@ -142,8 +135,7 @@ static void test_an_absolute_deadline(void **state)
     advance(w, 9999);
     assert_null(w->batch);
     advance(w, 1);
-    expect_call(w, "find fleet.S1"); /* the create may have made it */
-    found(w, "b1 mine ours provisional transient");
+    look_finds(w, "S1", "b1 mine ours provisional transient"); /* the create may have made it */
     expect_failed(w, "S1", "start_timeout", "create", "scheduled");
 }
 

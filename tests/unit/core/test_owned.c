@@ -44,8 +44,7 @@ static void test_a_job_that_kills(void **state)
     buf_done(&text);
     w->parse_all = true;
     job_at(w, 1, 10, "start", "S1", "");
-    expect_call(w, "find fleet.S1");
-    missing(w);
+    look_misses(w, "S1");
     expect_failed(w, "S1", "poison", "queue", NULL);
     assert_int_equal(w->batch->n_messages, 2); /* with its dead letter */
 }
@@ -55,11 +54,7 @@ static void test_a_job_that_kills(void **state)
 static void test_a_page_that_fails_and_names_the_next(void **state)
 {
     struct world *w = *state;
-    w->config.sweep.every_seconds = 60;
-    world_restart(w);
-    assign(w, 0, 5, NULL);
-    advance(w, 4000);
-    expect_call(w, "list session-jobs/0 -");
+    to_listing(w, 60);
     ANSWER(w, .verdict = RETRY, .code = ERR_PROVIDER_UNAVAILABLE, .next = "page2");
     expect_calls(w, 0);
     advance(w, 80000); /* the next round is of the first page again */
@@ -75,9 +70,7 @@ static void test_a_page_that_fails_and_names_the_next(void **state)
 static void to_last_look(struct world *w)
 {
     start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    done(w, ANSWERS);
-    expect_call(w, "keep b1");
+    to_keep(w, "S1", "b1");
     refuse(w, ERR_PROVIDER_PROTOCOL);
     expect_call(w, "find b1"); /* the KEEP may have been carried out */
 }
@@ -143,10 +136,8 @@ static void test_failures_that_leave_it_open(void **state)
         expect_call(w, "create fleet.S1");
         refuse(w, (enum error_code)code);
         expect_calls(w, looks);
-        if (looks) {
-            expect_call(w, "find fleet.S1");
-            missing(w);
-        }
+        if (looks)
+            look_misses(w, "S1");
         expect_failed(w, "S1", error_name((enum error_code)code),
                       code == ERR_EXPIRED ? "queue" : "create", NULL);
         committed(w);
@@ -158,9 +149,7 @@ static void test_nothing_is_left_to_keep(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "'on_failure':'keep'");
-    to_start(w, "S1", "b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
+    to_launch(w, "S1", "b1");
     ANSWER(w, .verdict = REFUSE, .code = ERR_LAUNCH_FAILED, .clear = EXISTS | RUNS, .box = "gone");
     expect_calls(w, 0);
     expect_failed(w, "S1", "launch_failed", "launch", NULL);
@@ -174,8 +163,7 @@ static void to_stop_in_the_way(struct world *w)
     assign_started(w, 0, 0, 9);
     note_adopted = metric_value(M_SANDBOXES_ADOPTED, 0);
     start(w, "S1", "");
-    expect_call(w, "find fleet.S1");
-    found(w, "b0 ours provisional runs spec=other");
+    look_finds(w, "S1", "b0 ours provisional runs spec=other");
     expect_call(w, "stop b0");
 }
 
@@ -206,12 +194,8 @@ static void test_garbage_is_not_found_twice(void **state)
 {
     static const char garbage[] = "b1 ours provisional runs session=S1 job=session-jobs/0/3";
     struct world *w = *state;
-    w->config.sweep.every_seconds = 5;
     w->config.n_providers = 1;
-    world_restart(w);
-    assign(w, 0, 5, NULL);
-    advance(w, 4000);
-    expect_call(w, "list session-jobs/0 -");
+    to_listing(w, 5);
     ANSWER(w, .boxes = garbage);
     for (int i = 0; i < 5; i++) { /* it waits longer and longer */
         expect_call(w, "find b1");
@@ -234,11 +218,7 @@ static void test_a_late_destroy_has_its_time_as_well(void **state)
     struct world *w = *state;
     advance(w, 3600000);
     start(w, "S1", "");
-    to_start(w, "S1", "b1");
-    refuse(w, ERR_START_FAILED);
-    expect_batch(w, 1);
-    committed(w);
-    expect_call(w, "find b1");
+    to_destroy(w, "S1", "b1");
     retry(w, ERR_PROVIDER_UNAVAILABLE);
     assert_int_equal(status_of(w).destroys, 1);
     advance(w, 1000);

@@ -12,6 +12,13 @@ static void expect_released(struct world *w, int32_t partition)
     assert_int_equal(w->released[0], partition);
 }
 
+/* It is given back, and nothing goes on. */
+static void expect_left(struct world *w, int32_t partition)
+{
+    expect_released(w, partition);
+    expect_quiet(w);
+}
+
 static void test_assigned_is_opened(void **state)
 {
     struct world *w = *state;
@@ -37,6 +44,14 @@ static void test_assigned_once_more_begins_afresh(void **state)
     expect_call(w, "create fleet.S1");
 }
 
+/* What was to be published never is. */
+static void expect_forgotten(struct world *w)
+{
+    advance(w, 10000);
+    expect_quiet(w);
+    assert_int_equal(status_of(w).unpublished, 0);
+}
+
 /* ---- revoked ---- */
 
 static void test_revoked_without_results(void **state)
@@ -46,8 +61,7 @@ static void test_revoked_without_results(void **state)
     to_probe(w, "S1", "b1");
     start(w, "S1", "");
     revoke(w, 0);
-    expect_released(w, 0); /* at once; the sandbox stays as it is */
-    expect_quiet(w);
+    expect_left(w, 0); /* at once; the sandbox stays as it is */
     assert_int_equal(w->cancels, 1);
     assert_int_equal(status_of(w).in_flight, 0);
     assert_int_equal(status_of(w).partitions, 0);
@@ -74,17 +88,22 @@ static void test_revoked_with_results_that_wait(void **state)
     job_at(w, 0, 3, "start", "S4", "");
     expect_calls(w, 0);
     committed(w);
-    expect_released(w, 0);
-    expect_quiet(w);
+    expect_left(w, 0);
+}
+
+/* S1's is in the batch under way, and S2's waits for the next one. */
+static void two_results(struct world *w)
+{
+    start(w, "S1", "");
+    start(w, "S2", "");
+    fail_now(w, "S1");
+    fail_now(w, "S2");
 }
 
 static void test_revoked_with_a_batch_under_way(void **state)
 {
     struct world *w = *state;
-    start(w, "S1", "");
-    start(w, "S2", "");
-    fail_now(w, "S1");
-    fail_now(w, "S2");
+    two_results(w);
     expect_event(w, "S1", "session-failed");
     revoke(w, 0);
     assert_int_equal(w->releases, 0);
@@ -93,17 +112,13 @@ static void test_revoked_with_a_batch_under_way(void **state)
     expect_offset(w, 0, 2);
     assert_int_equal(w->releases, 0);
     committed(w);
-    expect_released(w, 0);
-    expect_quiet(w);
+    expect_left(w, 0);
 }
 
 static void test_revoked_and_the_batch_under_way_is_refused(void **state)
 {
     struct world *w = *state;
-    start(w, "S1", "");
-    start(w, "S2", "");
-    fail_now(w, "S1");
-    fail_now(w, "S2");
+    two_results(w);
     revoke(w, 0);
     refused(w);
     expect_batch(w, 2); /* the last one holds what that one held */
@@ -123,17 +138,13 @@ static void test_revoked_and_the_last_batch_is_refused(void **state)
     expect_batch(w, 1);
     refused(w);
     expect_released(w, 0); /* the next owner runs it again */
-    advance(w, 10000);
-    expect_quiet(w);
-    assert_int_equal(status_of(w).unpublished, 0);
+    expect_forgotten(w);
 }
 
 static void test_a_failure_that_was_not_committed_destroys_nothing(void **state)
 {
     struct world *w = *state;
-    start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S1", "", "b1");
     expect_batch(w, 1);
     revoke(w, 0);
     refused(w);
@@ -147,13 +158,10 @@ static void test_a_failure_that_was_not_committed_destroys_nothing(void **state)
 static void test_a_failure_in_the_last_batch_destroys_nothing_either(void **state)
 {
     struct world *w = *state;
-    start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S1", "", "b1");
     revoke(w, 0);
     committed(w);
-    expect_released(w, 0);
-    expect_quiet(w);
+    expect_left(w, 0);
 }
 
 static void test_other_partitions_go_on(void **state)
@@ -240,16 +248,12 @@ static void test_lost_sends_nothing_more(void **state)
     fail_now(w, "S2");
     lose(w, 0);
     assert_int_equal(w->releases, 0);
-    advance(w, 10000);
-    expect_quiet(w);
-    assert_int_equal(status_of(w).unpublished, 0);
+    expect_forgotten(w);
 }
 
 static void lost_in_a_batch(struct world *w)
 {
-    start(w, "S1", "");
-    to_probe(w, "S1", "b1");
-    refuse(w, ERR_SERVER_EXITED);
+    server_exits(w, "S1", "", "b1");
     expect_batch(w, 1);
     lose(w, 0);
     assert_true(status_of(w).committing); /* it is ended all the same */
@@ -269,9 +273,7 @@ static void test_lost_with_a_batch_that_does_not(void **state)
     struct world *w = *state;
     lost_in_a_batch(w);
     refused(w);
-    advance(w, 10000);
-    expect_quiet(w);
-    assert_int_equal(status_of(w).unpublished, 0);
+    expect_forgotten(w);
 }
 
 static void test_lost_and_won_again_meanwhile(void **state)
@@ -374,8 +376,7 @@ static void test_drain_has_an_end(void **state)
     advance(w, 1);
     assert_true(w->drained); /* the rest is left as it is */
     revoke(w, 0);
-    expect_released(w, 0);
-    expect_quiet(w);
+    expect_left(w, 0);
 }
 
 static void test_drain_waits_for_the_batch(void **state)
@@ -441,9 +442,7 @@ static void test_drain_tries_each_destroy_once(void **state)
     again(w, 1000); /* no second try */
     assert_int_equal(status_of(w).destroys, 1);
     assert_false(w->drained);
-    expect_call(w, "find b2");
-    found(w, "b2 ours provisional runs");
-    expect_call(w, "stop b2");
+    destroy_to_stop(w, "b2");
     ANSWER(w, .set = RESTS);
     assert_true(w->drained);
     expect_quiet(w);

@@ -7,6 +7,13 @@
 
 /* ---- guilty ---- */
 
+/* Four have died of the partition that begins at 5, the last one with this suspect. */
+static void guilty(struct world *w, int32_t partition, int64_t suspect)
+{
+    assign_as(w, partition, 5, 4, suspect);
+    told(w, partition, 5, suspect);
+}
+
 /* It looks for the session's sandbox, and there is none. */
 static void expect_poison(struct world *w, const char *session)
 {
@@ -22,8 +29,7 @@ static void expect_poison(struct world *w, const char *session)
 static void test_the_guilty_one_is_not_parsed(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     assert_true(w->open[0]);
     record_at(w, 0, 5, "S1", "whatever it is");
     assert_false(w->parsed);
@@ -45,8 +51,7 @@ static void test_the_guilty_one_is_not_parsed(void **world)
 static void test_a_caller_that_has_parsed_it_is_not_believed(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     w->parse_all = true;
     job_at(w, 0, 5, "start", "S1", "");
     expect_calls(w, 1);
@@ -57,8 +62,7 @@ static void test_a_caller_that_has_parsed_it_is_not_believed(void **world)
 static void test_without_a_session_there_is_a_dead_letter(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     record_at(w, 0, 5, NULL, "{}");
     expect_calls(w, 0);
     expect_batch(w, 1);
@@ -67,8 +71,7 @@ static void test_without_a_session_there_is_a_dead_letter(void **world)
     assert_int_equal(metric_value(M_JOBS_COMPLETED, MO_REFUSED), 1);
     assert_int_equal(metric_value2(M_JOB_FAILURES, STEP_QUEUE, ERR_POISON), 1);
     committed(w);
-    assign_as(w, 1, 5, 4, 5);
-    told(w, 1, 5, 5);
+    guilty(w, 1, 5);
     record_at(w, 1, 5, "no session id", "{}");
     expect_batch(w, 1);
     assert_int_equal(w->batch->messages[0].to, TO_DEAD_LETTERS);
@@ -76,8 +79,7 @@ static void test_without_a_session_there_is_a_dead_letter(void **world)
 
 static void poisoned(struct world *w)
 {
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     record_at(w, 0, 5, "S1", "{}");
     expect_call(w, "find fleet.S1");
 }
@@ -149,8 +151,7 @@ static void test_without_a_topic_no_dead_letter(void **world)
     expect_batch(w, 1);
     expect_failed(w, "S1", "poison", "queue", NULL);
     committed(w);
-    assign_as(w, 1, 5, 4, 5);
-    told(w, 1, 5, 5);
+    guilty(w, 1, 5);
     record_at(w, 1, 5, NULL, "{}");
     expect_batch(w, 0);
     expect_offset(w, 1, 6);
@@ -159,8 +160,7 @@ static void test_without_a_topic_no_dead_letter(void **world)
 static void test_the_guilty_one_lies_above_a_hole(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     record_at(w, 0, 8, "S1", "{}");
     assert_false(w->parsed);
     expect_poison(w, "S1");
@@ -171,8 +171,7 @@ static void test_the_guilty_one_lies_above_a_hole(void **world)
 static void test_what_lies_below_the_guilty_one_is_innocent(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 7);
-    told(w, 0, 5, 7);
+    guilty(w, 0, 7);
     job_at(w, 0, 6, "start", "S1", "");
     assert_true(w->parsed);
     fail_now(w, "S1");
@@ -191,8 +190,7 @@ static void test_a_suspect_that_was_finished_is_not_guilty(void **world)
     state.strikes = 4;
     state.suspect = 7;
     assign_state(w, 0);
-    told(w, 0, 5, NOBODY);
-    told(w, 0, 5, 5);
+    told_trial(w, 0, 5, 5);
     job_at(w, 0, 5, "start", "S1", "");
     assert_true(w->parsed);
 }
@@ -200,8 +198,7 @@ static void test_a_suspect_that_was_finished_is_not_guilty(void **world)
 static void test_a_goodbye_leaves_the_verdict_to_the_next(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     revoke(w, 0);
     expect_word(w, 0, 4, 5);
     committed(w);
@@ -211,8 +208,7 @@ static void test_a_goodbye_leaves_the_verdict_to_the_next(void **world)
 static void test_a_verdict_that_is_refused_is_told_again(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     advance(w, 25);
     record_at(w, 0, 5, "S1", "{}");
     expect_poison(w, "S1");
@@ -253,11 +249,9 @@ static void test_the_verdict_frees_who_is_on_trial(void **world)
 {
     struct world *w = *world;
     assign_as(w, 1, 5, 4, NOBODY);
-    told(w, 1, 5, NOBODY);
-    told(w, 1, 5, 5);
+    told_trial(w, 1, 5, 5);
     job_at(w, 1, 5, "start", "S1", "");
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     assert_false(w->open[1]);
     record_at(w, 0, 5, "S2", "{}");
     expect_poison(w, "S2");
@@ -273,8 +267,7 @@ static void test_the_verdict_frees_who_is_on_trial(void **world)
 static void test_the_guilty_one_is_not_there_any_more(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     advance(w, 59999);
     assert_null(w->batch);
     advance(w, 1);
@@ -287,8 +280,7 @@ static void test_the_guilty_one_is_not_there_any_more(void **world)
 static void test_the_log_begins_again(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 4, 5);
-    told(w, 0, 5, 5);
+    guilty(w, 0, 5);
     advance(w, 25);
     job_at(w, 0, 0, "start", "S1", "");
     assert_true(w->parsed);
@@ -304,8 +296,7 @@ static void test_the_log_begins_again(void **world)
 static void test_what_is_done_is_not_parsed(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     start(w, "S1", "");
     assert_true(w->parsed);
     assert_false(core_may_parse(w->core, 0, 5)); /* taken */

@@ -3,9 +3,6 @@
 
 #include <stdio.h>
 
-static const struct rate refused_key = {
-    .limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
-
 /* ---- sessions ---- */
 
 static struct {
@@ -76,9 +73,7 @@ static void test_the_phases_beside_the_steps(void **state)
     start(w, "S1", "");
     start(w, "S1", "");
     assert_string_equal(phase_of(w, 0, 1), "queued");
-    to_start(w, "S1", "b1");
-    done(w, RUNS);
-    expect_call(w, "launch b1");
+    to_launch(w, "S1", "b1");
     refuse(w, ERR_BAD_COMMAND);
     assert_string_equal(phase_of(w, 0, 0), "publishing");
     expect_batch(w, 1);
@@ -96,9 +91,7 @@ static void test_a_partition(void **state)
     start(w, "S1", "");
     start(w, "S2", "");
     start(w, "S3", "");
-    fail_now(w, "S3");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S3");
     struct partition_view v = view_of(w, 0);
     assert_int_equal(v.watermark, 0);
     assert_int_equal(v.taken, 2);
@@ -146,7 +139,7 @@ static void test_budgets(void **state)
 
 static void test_a_budget_that_is_blocked(void **state)
 {
-    const struct rate later = {.retry_after_ms = 5000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate later = blocked_for(5000);
     struct world *w = *state;
     start(w, "S1", "");
     start(w, "S2", "");
@@ -165,7 +158,7 @@ static void test_a_budget_that_is_blocked(void **state)
 /* What other requests are told does not count as a block of creations. */
 static void test_another_scope_that_is_blocked(void **state)
 {
-    const struct rate later = {.retry_after_ms = 5000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate later = blocked_for(5000);
     struct world *w = *state;
     start(w, "S1", "");
     to_start(w, "S1", "b1");

@@ -5,10 +5,7 @@
 #include "common/log.h"
 #include "worker/core/internal.h"
 
-static const struct rate refused_key = {
-    .limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
-
-static void to_launch(struct world *w)
+static void both_launch(struct world *w)
 {
     w->beside = 1u << LAUNCH;
     start(w, "S1", "");
@@ -22,7 +19,7 @@ static void to_launch(struct world *w)
 static void test_the_second_sleeps_and_wakes(void **state)
 {
     struct world *w = *state;
-    to_launch(w);
+    both_launch(w);
     expect_call(w, "launch+ b1");
     again(w, 1000);
     expect_calls(w, 1);
@@ -36,7 +33,7 @@ static void test_the_second_sleeps_and_wakes(void **state)
 static void test_each_wakes_in_its_time(void **state)
 {
     struct world *w = *state;
-    to_launch(w);
+    both_launch(w);
     expect_call(w, "launch b1");
     again(w, 8000);
     expect_call(w, "launch+ b1");
@@ -53,7 +50,7 @@ static void test_each_wakes_in_its_time(void **state)
 static void test_both_end_with_the_phase(void **state)
 {
     struct world *w = *state;
-    to_launch(w);
+    both_launch(w);
     expect_call(w, "launch+ b1");
     again(w, 1000);
     expect_call(w, "launch b1");
@@ -67,7 +64,7 @@ static void test_both_end_with_the_phase(void **state)
 static void test_the_second_one_alone_can_fail_it(void **state)
 {
     struct world *w = *state;
-    to_launch(w);
+    both_launch(w);
     expect_call(w, "launch+ b1");
     refuse(w, ERR_BAD_COMMAND);
     expect_calls(w, 0);
@@ -90,7 +87,7 @@ static void refuse_key_of_both(struct world *w)
 static void test_both_go_on_when_the_key_is_good_again(void **state)
 {
     struct world *w = *state;
-    to_launch(w);
+    both_launch(w);
     refuse_key_of_both(w);
     advance(w, 60000);
     expect_calls(w, 1);
@@ -114,7 +111,7 @@ static void test_a_key_that_stays_refused_is_tried_once_a_minute(void **state)
     struct world *w = *state;
     told = false;
     log_capture(hear, NULL);
-    to_launch(w);
+    both_launch(w);
     refuse_key_of_both(w);
     for (int minute = 0; minute < 2; minute++) {
         advance(w, 60000);
@@ -147,7 +144,7 @@ static void test_a_good_key_wakes_whom_it_concerns(void **state)
     start(w, "S2", "'provider':'other'");
     expect_call(w, "create fleet.S2");
     again(w, 300000);
-    to_launch(w);
+    both_launch(w);
     refuse_key_of_both(w);
     advance(w, 30000);
     committed(w); /* S0's lane is idle, and remembers the sandbox for a minute */
@@ -165,9 +162,7 @@ static void test_a_parked_one_hears_of_spare_tokens(void **state)
 {
     const struct rate spare = {.limit = 16, .remaining = 15, .reset_s = 10};
     struct world *w = *state;
-    w->config.providers[0].creates_per_minute = 16;
-    world_restart(w);
-    assign(w, 0, 0, NULL);
+    few_tokens(w);
     start(w, "S1", "");
     start(w, "S2", "");
     assert_int_equal(status_of(w).parked, 1);
@@ -181,8 +176,7 @@ static void test_a_parked_one_hears_of_spare_tokens(void **state)
 /* The key is good again, and creations are blocked still. */
 static void test_parked_for_two_reasons(void **state)
 {
-    const struct rate later = {
-        .retry_after_ms = 300000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate later = blocked_for(300000);
     struct world *w = *state;
     start(w, "S1", "");
     start(w, "S3", "");
@@ -208,9 +202,7 @@ static void test_a_lane_that_is_idle_is_freed(void **state)
 {
     struct world *w = *state;
     start(w, "S1", "");
-    fail_now(w, "S1");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S1");
     assert_int_equal(HASH_COUNT(w->core->lanes), 0);
     start(w, "S2", "");
     to_ready(w, "S2", "b2");

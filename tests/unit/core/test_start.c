@@ -78,9 +78,7 @@ static void test_timings_say_where_the_time_went(void **state)
     expect_call(w, "keep b1");
     done(w, KEPT);
     advance(w, 60);
-    expect_call(w, "probe b1");
-    done(w, ACCEPTS);
-    expect_event(w, "S1", "session-ready");
+    last_probe_to_ready(w, "S1", "b1");
     expect_field(w, "timings_ms.queue", "0");
     expect_field(w, "timings_ms.find", "0");
     expect_field(w, "timings_ms.create", "1200");
@@ -234,9 +232,7 @@ static void test_again_costs_no_attempt(void **state)
     }
     expect_call(w, "start b1");
     done(w, RUNS);
-    expect_call(w, "launch b1");
-    done(w, SERVER);
-    probe_to_ready(w, "S1", "b1");
+    launch_to_ready(w, "S1", "b1");
     expect_field(w, "attempts", "1");
 }
 

@@ -6,8 +6,7 @@
 static void test_one_by_one(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 3, NOBODY);
-    told(w, 0, 4, NOBODY);
+    take_over(w, 0, 5, 3);
     assert_false(w->open[0]);
     assert_true(view_of(w, 0).one_by_one);
     for (int64_t at = 5; at < 8; at++) {
@@ -40,8 +39,7 @@ static void test_two_strikes_are_no_suspicion(void **world)
 static void test_a_suspect_that_is_refused_is_told_again(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 3, NOBODY);
-    told(w, 0, 4, NOBODY);
+    take_over(w, 0, 5, 3);
     advance(w, 25);
     expect_word(w, 0, 4, 5);
     refused(w);
@@ -54,8 +52,7 @@ static void test_a_result_that_is_refused_keeps_the_suspect(void **world)
 {
     struct world *w = *world;
     assign_as(w, 0, 5, 3, NOBODY);
-    told(w, 0, 4, NOBODY);
-    told(w, 0, 4, 5);
+    told_trial(w, 0, 4, 5);
     record_at(w, 0, 5, "S1", "no job"); /* a refusal is a result as well */
     expect_batch(w, 1 + 1);
     expect_word(w, 0, 4, NOBODY);
@@ -76,12 +73,9 @@ static void test_the_suspect_may_be_a_hole(void **world)
     offsets_done(&state, 7);
     state.strikes = 3;
     assign_state(w, 0);
-    told(w, 0, 4, NOBODY);
-    told(w, 0, 4, 5);
+    told_trial(w, 0, 4, 5);
     job_at(w, 0, 5, "start", "S1", "");
-    fail_now(w, "S1");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S1");
     told(w, 0, 4, 8);
     job_at(w, 0, 6, "start", "S2", ""); /* read again on the way */
     assert_false(w->parsed);
@@ -121,15 +115,20 @@ static void test_one_suspect_at_a_time(void **world)
     }
 }
 
+/* Partition 1 has been assigned at 10: to the job there, which is tried. */
+static void to_trial_of_s1(struct world *w)
+{
+    told_trial(w, 1, 4, 10);
+    job_at(w, 1, 10, "start", "S1", "");
+    advance(w, 25);
+}
+
 static void test_a_partition_that_goes_frees_its_turn(void **world)
 {
     struct world *w = *world;
     assign_as(w, 1, 10, 3, NOBODY);
     assign_as(w, 2, 10, 4, NOBODY);
-    told(w, 1, 4, NOBODY);
-    told(w, 1, 4, 10);
-    job_at(w, 1, 10, "start", "S1", "");
-    advance(w, 25);
+    to_trial_of_s1(w);
     revoke(w, 1);
     expect_word(w, 1, 3, NOBODY); /* we are alive, and so it was not that one */
     expect_word(w, 2, 5, 10);
@@ -137,11 +136,20 @@ static void test_a_partition_that_goes_frees_its_turn(void **world)
     assert_true(w->open[2]);
     lose(w, 2);
     assign_as(w, 3, 10, 3, NOBODY);
-    told(w, 3, 4, NOBODY);
-    told(w, 3, 4, 10);
+    told_trial(w, 3, 4, 10);
 }
 
 /* ---- what the dead have read ---- */
+
+/* The dead have read from 5 up to the limit. */
+static void tried_up_to(struct world *w, int64_t limit)
+{
+    offsets_init(&state, 5);
+    state.strikes = 3;
+    state.limit = limit;
+    assign_state(w, 0);
+    told_limit(w, limit);
+}
 
 static void test_the_third_says_how_far_it_reads(void **world)
 {
@@ -237,11 +245,7 @@ static void test_it_ends_when_all_have_survived(void **world)
 static void test_there_may_be_nothing_to_try(void **world)
 {
     struct world *w = *world;
-    offsets_init(&state, 5);
-    state.strikes = 3;
-    state.limit = 5;
-    assign_state(w, 0);
-    told_limit(w, 5);
+    tried_up_to(w, 5);
     assert_true(w->open[0]);
     told(w, 0, 1, NOBODY);
 }
@@ -257,11 +261,7 @@ static void test_without_a_limit_it_is_what_can_be_in_flight(void **world)
 static void test_a_goodbye_leaves_the_limit(void **world)
 {
     struct world *w = *world;
-    offsets_init(&state, 5);
-    state.strikes = 3;
-    state.limit = 8;
-    assign_state(w, 0);
-    told_limit(w, 8);
+    tried_up_to(w, 8);
     told(w, 0, 4, 5);
     revoke(w, 0);
     expect_word(w, 0, 3, NOBODY);
@@ -273,8 +273,7 @@ static void test_nothing_comes_and_the_next_has_its_turn(void **world)
     struct world *w = *world;
     assign_as(w, 1, 10, 3, NOBODY);
     assign_as(w, 2, 10, 3, NOBODY);
-    told(w, 1, 4, NOBODY);
-    told(w, 1, 4, 10);
+    told_trial(w, 1, 4, 10);
     advance(w, 4999);
     assert_null(w->batch);
     assert_false(w->open[2]);
@@ -298,14 +297,9 @@ static void test_a_drain_in_the_middle_of_it(void **world)
 {
     struct world *w = *world;
     assign_as(w, 1, 10, 3, NOBODY);
-    told(w, 1, 4, NOBODY);
-    told(w, 1, 4, 10);
-    job_at(w, 1, 10, "start", "S1", "");
-    advance(w, 25);
+    to_trial_of_s1(w);
     drain(w);
-    fail_now(w, "S1");
-    expect_batch(w, 1);
-    committed(w);
+    fail_committed(w, "S1");
     assert_false(w->drained);
     expect_word(w, 1, 3, NOBODY);
     committed(w);
@@ -317,10 +311,7 @@ static void test_a_drain_tries_nobody(void **world)
     struct world *w = *world;
     assign_as(w, 1, 10, 3, NOBODY);
     assign_as(w, 2, 10, 3, NOBODY);
-    told(w, 1, 4, NOBODY);
-    told(w, 1, 4, 10);
-    job_at(w, 1, 10, "start", "S1", "");
-    advance(w, 25);
+    to_trial_of_s1(w);
     drain(w);
     fail_now(w, "S1");
     committed(w);

@@ -25,6 +25,12 @@ static struct world *listing(void **state)
     return w;
 }
 
+static void next_round(struct world *w)
+{
+    advance(w, EVERY_MS * 6 / 5);
+    expect_call(w, "list session-jobs/0 -");
+}
+
 #define GARBAGE "b1 ours provisional runs session=S1 job=session-jobs/0/3"
 
 static void test_garbage_is_destroyed(void **state)
@@ -91,8 +97,7 @@ static void test_finished_by_the_committed_state(void **state)
     struct world *w = sweeping(state);
     start(w, "S1", "");
     job_at(w, 0, 6, "stop", "S2", "");
-    expect_call(w, "find fleet.S2");
-    missing(w);
+    look_misses(w, "S2");
     expect_batch(w, 1);
     advance(w, 4000);
     static const char left[] = "b2 ours provisional runs session=S3 job=session-jobs/0/6";
@@ -100,8 +105,7 @@ static void test_finished_by_the_committed_state(void **state)
     ANSWER(w, .boxes = left);
     assert_int_equal(status_of(w).destroys, 0);
     committed(w);
-    advance(w, EVERY_MS * 6 / 5);
-    expect_call(w, "list session-jobs/0 -");
+    next_round(w);
     ANSWER(w, .boxes = left); /* above the watermark, and done */
     expect_call(w, "find b2");
 }
@@ -113,19 +117,14 @@ static void test_a_lane_that_is_busy_is_left_alone(void **state)
     ANSWER(w, .boxes = GARBAGE);
     assert_int_equal(status_of(w).destroys, 0);
     expect_calls(w, 1); /* the create */
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
-    expect_batch(w, 1);
-    committed(w);
-    advance(w, EVERY_MS * 6 / 5);
-    expect_call(w, "list session-jobs/0 -");
+    fail_committed(w, "S1");
+    next_round(w);
     ANSWER(w, .boxes = GARBAGE);
     expect_call(w, "find b1");
     found(w, "b1 ours provisional transient");
     expect_call(w, "stop b1");
     again(w, 500000);
-    advance(w, EVERY_MS * 6 / 5);
-    expect_call(w, "list session-jobs/0 -");
+    next_round(w);
     ANSWER(w, .boxes = GARBAGE); /* it is being destroyed already */
     assert_int_equal(status_of(w).destroys, 1);
 }
@@ -145,8 +144,7 @@ static void test_every_page_to_the_last(void **state)
     expect_calls(w, 2);
     expect_call(w, "find b1");
     expect_call(w, "find b2");
-    advance(w, EVERY_MS * 6 / 5);
-    expect_call(w, "list session-jobs/0 -"); /* the next round begins at the beginning */
+    next_round(w); /* the next round begins at the beginning */
 }
 
 static void test_a_list_without_an_end(void **state)
@@ -159,9 +157,8 @@ static void test_a_list_without_an_end(void **state)
     expect_call(w, "find b1"); /* what it named counts */
     missing(w);
     expect_quiet(w);
-    advance(w, EVERY_MS * 6 / 5);
+    next_round(w);
     expect_calls(w, 1);
-    expect_call(w, "list session-jobs/0 -");
 }
 
 static void test_a_list_that_cannot_be_read(void **state)
@@ -189,11 +186,7 @@ static void test_dry_run_counts_only(void **state)
 static void test_every_provider_is_swept(void **state)
 {
     struct world *w = *state;
-    w->config.sweep.every_seconds = 60;
-    world_restart(w);
-    assign(w, 0, 5, NULL);
-    advance(w, 4000);
-    expect_call(w, "list session-jobs/0 -");
+    to_listing(w, 60);
     ANSWER(w, .boxes = GARBAGE);
     expect_call(w, "list session-jobs/0 -"); /* the other one's */
     ANSWER(w, .boxes = "b9 ours provisional runs session=S9 job=session-jobs/0/4");
@@ -205,8 +198,7 @@ static void test_every_provider_is_swept(void **state)
 static void test_a_blocked_budget_holds_the_list_back(void **state)
 {
     struct world *w = sweeping(state);
-    const struct rate blocked = {
-        .retry_after_ms = 20000, .limit = -1, .remaining = -1, .reset_s = -1};
+    const struct rate blocked = blocked_for(20000);
     stop(w, "S1", "");
     expect_call(w, "find fleet.S1");
     ANSWER(w, .verdict = AGAIN, .after_ms = 30000, .rate = &blocked);
@@ -219,16 +211,13 @@ static void test_a_blocked_budget_holds_the_list_back(void **state)
 static void test_a_refused_key_skips_the_round(void **state)
 {
     struct world *w = listing(state);
-    const struct rate unauthorized = {
-        .limit = -1, .remaining = -1, .reset_s = -1, .unauthorized = true};
-    ANSWER(w, .verdict = REFUSE, .rate = &unauthorized);
+    ANSWER(w, .verdict = REFUSE, .rate = &refused_key);
     assert_true(status_of(w).unauthorized);
     advance(w, 200 * 1000);
     expect_calls(w, 1);
     expect_call(w, "key daytona");
     done(w, 0);
-    advance(w, EVERY_MS * 6 / 5);
-    expect_call(w, "list session-jobs/0 -");
+    next_round(w);
 }
 
 static void test_a_partition_that_goes_is_swept_no_more(void **state)
@@ -245,8 +234,7 @@ static void test_no_sweep_while_results_are_being_given_back(void **state)
 {
     struct world *w = sweeping(state);
     start(w, "S1", "");
-    expect_call(w, "create fleet.S1");
-    refuse(w, ERR_SESSION_EXISTS);
+    fail_now(w, "S1");
     expect_batch(w, 1);
     revoke(w, 0);
     advance(w, 10000);

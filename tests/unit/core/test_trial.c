@@ -60,8 +60,7 @@ static void test_strikes_have_a_most(void **world)
 static void test_progress_begins_a_new_row(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 0, 2, NOBODY);
-    told(w, 0, 3, NOBODY);
+    take_over(w, 0, 0, 2);
     advance(w, 25);
     start(w, "S1", "");
     start(w, "S2", "");
@@ -83,18 +82,23 @@ static void test_progress_begins_a_new_row(void **world)
     told_nothing(w);
 }
 
-/* A marker of a transaction lies between any two records: that the next one has a higher offset
- * moves the watermark, and proves nothing. */
-static void test_a_gap_is_no_progress(void **world)
+/* The watermark, which was 5, goes up to it; the strikes stay. */
+static void read_above_the_gap(struct world *w)
 {
-    struct world *w = *world;
-    assign_as(w, 0, 5, 1, NOBODY);
-    told(w, 0, 2, NOBODY);
     job_at(w, 0, 7, "start", "S1", "");
     advance(w, 1000);
     expect_batch(w, 0); /* the hint that its CREATE was sent */
     expect_offset(w, 0, 7);
     expect_word(w, 0, 2, NOBODY);
+}
+
+/* A marker of a transaction lies between any two records: that the next one has a higher offset
+ * moves the watermark, and proves nothing. */
+static void test_a_gap_is_no_progress(void **world)
+{
+    struct world *w = *world;
+    take_over(w, 0, 5, 1);
+    read_above_the_gap(w);
     committed(w);
     job_at(w, 0, 9, "start", "S2", "");
     fail_now(w, "S1");
@@ -106,8 +110,7 @@ static void test_a_gap_is_no_progress(void **world)
 static void test_a_gap_after_progress_is_still_progress(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 1, NOBODY);
-    told(w, 0, 2, NOBODY);
+    take_over(w, 0, 5, 1);
     advance(w, 25);
     job_at(w, 0, 5, "start", "S1", "");
     fail_now(w, "S1");
@@ -127,11 +130,7 @@ static void test_a_gap_below_what_was_done_is_no_progress(void **world)
     state.strikes = 1;
     assign_state(w, 0);
     told(w, 0, 2, NOBODY);
-    job_at(w, 0, 7, "start", "S1", "");
-    advance(w, 1000);
-    expect_batch(w, 0);
-    expect_offset(w, 0, 7);
-    expect_word(w, 0, 2, NOBODY);
+    read_above_the_gap(w);
 }
 
 /* ---- goodbye ---- */
@@ -139,8 +138,7 @@ static void test_a_gap_below_what_was_done_is_no_progress(void **world)
 static void test_a_goodbye_takes_the_strike_back(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 2, NOBODY);
-    told(w, 0, 3, NOBODY);
+    take_over(w, 0, 5, 2);
     revoke(w, 0);
     assert_int_equal(w->releases, 0);
     expect_batch(w, 0);
@@ -152,8 +150,7 @@ static void test_a_goodbye_takes_the_strike_back(void **world)
 static void test_a_goodbye_after_progress_leaves_none(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 2, NOBODY);
-    told(w, 0, 3, NOBODY);
+    take_over(w, 0, 5, 2);
     advance(w, 25);
     job_at(w, 0, 5, "start", "S1", "");
     job_at(w, 0, 6, "start", "S2", "");
@@ -170,8 +167,7 @@ static void test_a_goodbye_after_progress_leaves_none(void **world)
 static void test_a_goodbye_is_said_once(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     revoke(w, 0);
     expect_word(w, 0, 0, NOBODY);
     refused(w);
@@ -205,8 +201,7 @@ static void test_a_revoke_that_meets_the_announcement(void **world)
 static void test_lost_says_nothing(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     lose(w, 0);
     told_nothing(w);
 }
@@ -243,8 +238,7 @@ static void test_a_drain_says_goodbye(void **world)
 static void test_a_drain_says_goodbye_once(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     drain(w);
     expect_word(w, 0, 0, NOBODY);
     assert_int_equal(core_next(w->core), w->now_ns + NS_PER_S);
@@ -255,8 +249,7 @@ static void test_a_drain_says_goodbye_once(void **world)
 static void test_a_drain_has_no_time_for_a_long_goodbye(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     drain(w);
     expect_batch(w, 0);
     advance(w, 999);
@@ -285,8 +278,7 @@ static void test_a_drain_after_the_goodbye(void **world)
 static void test_an_open_partition_with_nothing_in_it_is_above_suspicion(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 2, NOBODY);
-    told(w, 0, 3, NOBODY);
+    take_over(w, 0, 5, 2);
     advance(w, 4999);
     assert_null(w->batch);
     told(w, 0, 1, NOBODY);
@@ -298,8 +290,7 @@ static void test_an_open_partition_with_nothing_in_it_is_above_suspicion(void **
 static void test_one_with_a_job_under_way_is_not(void **world)
 {
     struct world *w = *world;
-    assign_as(w, 0, 5, 2, NOBODY);
-    told(w, 0, 3, NOBODY);
+    take_over(w, 0, 5, 2);
     start(w, "S1", "");
     advance(w, 1000);
     expect_word(w, 0, 3, NOBODY); /* the hint that its CREATE was sent */
@@ -312,8 +303,7 @@ static void test_one_with_a_job_under_way_is_not(void **world)
 static void test_one_without_strikes_has_nothing_to_tell(void **world)
 {
     struct world *w = *world;
-    assign_only(w, 0, 5, NULL);
-    told(w, 0, 1, NOBODY);
+    take_first(w, 0, 5);
     advance(w, 20000);
     assert_null(w->batch);
 }
