@@ -1,9 +1,11 @@
 """sessionctl without a worker: the test reads the jobs and writes the events itself."""
 
 import concurrent.futures
+import http.server
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
 import subprocess
@@ -64,6 +66,22 @@ class Played:
         self.over.set()
         self.thread.join()
         self.reader.close()
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """A worker's admin port with nothing in hand; the paths that were asked for stand in its server."""
+
+    def do_GET(self):
+        path = self.requestline.split()[1]  # self.path has lost a second slash
+        self.server.asked.append(path)
+        body = b'{"instance":"w1","sessions":[]}'
+        self.send_response(200 if path == "/sessions" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
 
 
 class Alone(Case):
@@ -218,6 +236,27 @@ class Alone(Case):
         code, _, said = self.ctl("submit", "--dry-run", path)
         self.assertEqual((code, said.count("one job a line: sessionctl start --job FILE")), (FAILED, 1), said)
 
+    def test_submit_tells_what_comes_while_its_pipe_is_silent(self):
+        Played(self, lambda job, _: ready(job["session_id"]))
+        path, fifo = self.folder / "told", self.folder / "fifo"
+        fifo.unlink(missing_ok=True)  # of an earlier run
+        os.mkfifo(fifo)
+        pipe = os.open(fifo, os.O_RDWR)  # does not wait for the other side
+        with open(path, "wb") as out, open(self.folder / "said", "wb") as said:
+            run = spawn([OUT / "sessionctl", "submit", *self.common, "--wait", fifo], stdout=out, stderr=said)
+        try:
+            for session in ("S1", "S2"):
+                os.write(pipe, json.dumps(start(session)).encode() + b"\n")
+                for word in ("SENT", "READY"):
+                    until(lambda: re.search(rf"Z  {session}  {word} ", path.read_text()), 20,
+                          lambda: f"no {word} of {session} while the pipe is open: {path.read_text()!r}")
+            os.close(pipe)
+            self.assertEqual(run.wait(20 * harness.PATIENCE), OK)
+            self.assertEqual(len(path.read_text().splitlines()), 4)
+        finally:
+            run.kill()
+            run.wait()
+
     def test_a_record_of_no_session_is_not_waited_for(self):
         Played(self, lambda job, _: failed("S1") if "session_id" in job else None)
         text = "\n".join(json.dumps(job) for job in ({"type": "stop-session"}, start("S1", env={"FOO": 1})))
@@ -257,6 +296,39 @@ class Alone(Case):
         run = subprocess.run(["bash", "-c", 'trap "" PIPE; { "$@"; echo $? >&2; } | true', "-", OUT / "sessionctl",
                               "help"], capture_output=True, timeout=30 * harness.PATIENCE)
         self.assertIn(run.stderr, (b"1\n", b"0\n"))  # nothing is said of a reader that has gone
+
+    def admin_port(self):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", harness.free_port()), Page)
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        self.addCleanup(lambda: (server.shutdown(), thread.join(), server.server_close()))
+        return server
+
+    def test_an_address_with_slashes_behind_it(self):
+        server = self.admin_port()
+        address = f"127.0.0.1:{server.server_port}"
+        for given in (address, f"http://{address}", f"http://{address}/", f"http://{address}//"):
+            code, lines, said = self.ctl("top", "-n", 1, "-a", given)
+            self.assertEqual((code, said), (OK, ""), given)
+        self.assertEqual(server.asked, ["/sessions"] * 4)
+
+    def test_top_ends_with_its_terminal(self):
+        server = self.admin_port()
+        ours, theirs = pty.openpty()
+        with open(self.folder / "said", "wb") as said:
+            run = spawn([OUT / "sessionctl", "top", *self.common, "-a", f"127.0.0.1:{server.server_port}"],
+                        stdout=theirs, stderr=said, start_new_session=True,
+                        env={**os.environ, "TERM": "xterm"})
+        os.close(theirs)
+        try:
+            until(lambda: len(server.asked) > 1, 20, "it does not look again")
+            os.close(ours)
+            self.assertEqual(run.wait(10 * harness.PATIENCE), FAILED)
+        finally:
+            run.kill()
+            run.wait()
+        self.assertEqual((self.folder / "said").read_text(), "sessionctl: standard output: Input/output error\n")
 
     def test_version_help_and_options_before_the_verb(self):
         def said(*words):
@@ -394,6 +466,11 @@ class Alone(Case):
         code, lines, said = self.ctl("check", *more, "--live", env={"DAYTONA_API_KEY": API_KEY})
         self.assertEqual((code, lines[-1][:2]), (OK, "ok"), (lines, said))
         self.assertIn("the key is accepted", lines[-1])
+        elsewhere = self.sim.url.replace("127.0.0.1", "api.nowhere.invalid")
+        there = "http.connect_to=nowhere.invalid=" + self.sim.url.split("//")[1]
+        code, lines, said = self.ctl("check", *more, "-s", f"providers.daytona.api_url={elsewhere}/api", "-s", there,
+                                     "--live", env={"DAYTONA_API_KEY": API_KEY})
+        self.assertEqual((code, lines[-1][:2]), (OK, "ok"), (lines, said))
 
     def test_every_verb_says_when_no_broker_answers(self):
         nobody = f"127.0.0.1:{harness.free_port()}"

@@ -36,7 +36,11 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 static void get_begin(struct get *g, CURLM *multi, const char *address, unsigned timeout_ms)
 {
     bool whole = strncmp(address, "http://", 7) == 0;
-    CLEANUP(free_ptr) char *url = xasprintf("%s%s/sessions", whole ? "" : "http://", address);
+    size_t len = strlen(address);
+    while (len > 0 && address[len - 1] == '/') /* as an address is copied from a browser */
+        len--;
+    CLEANUP(free_ptr)
+    char *url = xasprintf("%s%.*s/sessions", whole ? "" : "http://", (int)len, address);
     *g = (struct get){.curl = curl_easy_init(), .code = CURLE_OPERATION_TIMEDOUT};
     ASSERT(g->curl);
     buf_init(&g->body, PAGE_MAX);

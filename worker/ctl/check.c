@@ -234,7 +234,7 @@ static enum ctl_exit run(void *args)
         return CTL_USAGE;
     enum ctl_exit code = check_kafka(&r, &cfg, a);
     for (size_t i = 0; a->live && i < cfg.n_providers; i++)
-        report_provider(&r, &cfg.providers[i]);
+        report_provider(&r, &cfg, &cfg.providers[i]);
     config_done(&cfg);
     return code ? code : r.failed ? CTL_FAILED : CTL_OK;
 }

@@ -67,6 +67,18 @@ void say_text(const struct buf *text)
     output_fault();
 }
 
+static void say_piece(void *arg, const struct buf *piece)
+{
+    (void)arg;
+    say_text(piece);
+}
+
+void say_table(const struct table *t, bool colour)
+{
+    if (table_rows(t))
+        table_each(t, colour, say_piece, NULL);
+}
+
 void say(const struct buf *line)
 {
     fwrite(buf_text(line), 1, line->len, stdout);

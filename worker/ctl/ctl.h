@@ -7,6 +7,7 @@
 #include "common/config.h"
 #include "worker/ctl/ask.h"
 #include "worker/ctl/options.h"
+#include "worker/ctl/table.h"
 
 enum ctl_exit {
     CTL_OK = 0,        /* done; with --wait: ready, stopped, deleted */
@@ -76,6 +77,7 @@ void complain(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* The line and a newline on stdout, out at once; and a text of many lines. */
 void say(const struct buf *line);
 void say_text(const struct buf *text);
+void say_table(const struct table *, bool colour); /* nothing when it has no rows */
 
 /* Whether all that was said went out; 0, or an errno. Asked at the end of every verb, and by those
  * that have no end. */

@@ -145,15 +145,10 @@ static void list_letter(void *arg, const struct letter *l)
 static enum ctl_exit list(const struct choice *c, const struct config *cfg)
 {
     struct listing s = {.view = ctl_view(&c->args->common), .now_ms = wall_ms()};
-    struct buf out;
     size_t n;
     table_init(&s.table, letter_heads, LETTER_COLUMNS);
     enum ctl_exit code = dlq_each(c, cfg, list_letter, &s, &n);
-    buf_init(&out, OUTPUT_MAX);
-    table_print(&s.table, s.view.colour, 0, &out);
-    if (table_rows(&s.table))
-        say_text(&out);
-    buf_done(&out);
+    say_table(&s.table, s.view.colour);
     table_done(&s.table);
     return code;
 }

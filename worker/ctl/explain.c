@@ -9,7 +9,7 @@
 #include "worker/ctl/scan.h"
 #include "worker/ctl/story.h"
 
-#define OUTPUT_MAX (64u * 1024 * 1024)
+#define OUTPUT_MAX (SIZE_MAX / 4) /* what was read bounds it */
 
 struct explain_args {
     struct common common;

@@ -5,6 +5,8 @@
 
 #include "common/xalloc.h"
 
+#define CLOCKS_MS 60000
+
 bool place_read(const char *text, struct place *out)
 {
     const char *first = text ? strchr(text, '/') : NULL;
@@ -26,6 +28,11 @@ bool place_is_beside(const struct place *a, const struct place *b)
 {
     return a->partition == b->partition && a->topic_len == b->topic_len &&
            memcmp(a->topic, b->topic, a->topic_len) == 0;
+}
+
+bool is_long_after(uint64_t ms, uint64_t other_ms)
+{
+    return ms && other_ms && ms > other_ms + CLOCKS_MS;
 }
 
 char *place_text(const char *topic, int64_t partition, int64_t offset)

@@ -20,6 +20,11 @@ bool place_is_in(const struct place *, const char *topic);
 /* Do both stand in one partition, so that their offsets can be compared? */
 bool place_is_beside(const struct place *, const struct place *);
 
+/* Is ms later by more than the clocks of those who wrote the records may differ (a minute)? Offsets
+ * begin anew with a topic that was deleted and made again, and only times tell then. A record may
+ * have no time (0): false. */
+bool is_long_after(uint64_t ms, uint64_t other_ms);
+
 /* "topic/partition/offset". Owned. */
 char *place_text(const char *topic, int64_t partition, int64_t offset);
 

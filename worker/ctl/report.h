@@ -16,6 +16,6 @@ void report_line(struct report *, enum report_mark, const char *what, const char
     PRINTF_LIKE(4, 5);
 
 /* The provider itself, over the network: is that its API, and does it take our key? */
-void report_provider(struct report *, const struct provider_config *);
+void report_provider(struct report *, const struct config *, const struct provider_config *);
 
 #endif

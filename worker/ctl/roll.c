@@ -1,9 +1,16 @@
 /* roll: see the header.
  *
- * Which of two words about a session is the later one is told by their jobs: a session's jobs stand
- * in one partition in their order, and every event names its job. (Times come from several clocks;
- * they decide only between jobs of different partitions.) A result is the last word about its job.
- */
+ * Which of two words about a session is the later one is told by time, where the times are further
+ * apart than the clocks of those who said them may be: the offsets of their jobs cannot tell alone,
+ * as they begin anew with a jobs topic that was deleted and made again. Closer together it is told
+ * by the jobs: a session's jobs stand in one partition in their order, and every event names its
+ * job. So what may be told wrongly is a session with jobs before and after a new topic within that
+ * time, until its next word; and a result that is repeated later than that is news, until those of
+ * the jobs behind it are repeated as well. A result is the last word about its job.
+ *
+ * An event was true when it was written. A job in hand is true from its beginning, which may lie
+ * before the result of the job that it waited behind, until now: such a span is later than a time
+ * only as a whole. */
 #include "worker/ctl/roll.h"
 
 #include <stdlib.h>
@@ -22,7 +29,7 @@ struct entry {
     char *session_id; /* owned, as all below; NULL: not known */
     char *job, *tenant, *provider, *sandbox, *url, *code, *step, *message, *worker;
     enum roll_state state;
-    uint64_t time_ms;
+    uint64_t time_ms, until_ms; /* when that was true; they differ for a job in hand */
     int64_t attempt;
     UT_hash_handle hh;
 };
@@ -67,35 +74,47 @@ void roll_done(struct roll *r)
     }
 }
 
-/* Is what job says at time_ms later than what is known? Of one job, a result is later. */
-static bool is_later(const struct entry *e, const char *job, uint64_t time_ms, bool result)
+/* What somebody says of a session. */
+struct word {
+    const char *session_id, *job; /* job NULL: it names none */
+    uint64_t from_ms, until_ms;   /* when it was true */
+    bool result;
+};
+
+/* Is it later than what is known? */
+static bool is_later(const struct entry *e, const struct word *w)
 {
-    struct place ours, theirs;
-    bool comparable =
-        place_read(e->job, &ours) && place_read(job, &theirs) && place_is_beside(&ours, &theirs);
-    if (!comparable)
-        return time_ms >= e->time_ms;
-    if (theirs.offset != ours.offset)
-        return theirs.offset > ours.offset;
-    return result || e->state == ROLL_IN_PROGRESS;
+    struct place known, said;
+    bool beside =
+        place_read(e->job, &known) && place_read(w->job, &said) && place_is_beside(&known, &said);
+    bool ended = e->state != ROLL_IN_PROGRESS;
+    if (!beside)
+        return w->from_ms >= e->time_ms;
+    if (known.offset == said.offset && ended != w->result)
+        return w->result;
+    if (is_long_after(w->from_ms, e->until_ms))
+        return true;
+    if (is_long_after(e->time_ms, w->until_ms))
+        return false;
+    return said.offset >= known.offset;
 }
 
 /* The session's entry, emptied; NULL: something later is known. */
-static struct entry *renew(struct roll *r, const char *session_id, const char *job,
-                           uint64_t time_ms, bool result)
+static struct entry *renew(struct roll *r, const struct word *w)
 {
     struct entry *e;
-    HASH_FIND_STR(r->entries, session_id, e);
-    if (e && !is_later(e, job, time_ms, result))
+    HASH_FIND_STR(r->entries, w->session_id, e);
+    if (e && !is_later(e, w))
         return NULL;
     if (!e) {
         e = xcalloc(1, sizeof *e);
-        e->session_id = xstrdup(session_id);
+        e->session_id = xstrdup(w->session_id);
         HASH_ADD_KEYPTR(hh, r->entries, e->session_id, strlen(e->session_id), e);
     }
     entry_clear(e);
-    e->job = place_of_job(job);
-    e->time_ms = time_ms;
+    e->job = place_of_job(w->job);
+    e->time_ms = w->from_ms;
+    e->until_ms = w->until_ms;
     e->state = ROLL_IN_PROGRESS;
     return e;
 }
@@ -126,7 +145,8 @@ bool roll_event(struct roll *r, const cJSON *event, const char *job, uint64_t ti
     enum event_end end = event_end(event);
     if (end == EVENT_FOREIGN || !id)
         return false;
-    struct entry *e = renew(r, id, job, time_ms, end != EVENT_UNDERWAY);
+    struct word word = {id, job, time_ms, time_ms, end != EVENT_UNDERWAY};
+    struct entry *e = renew(r, &word);
     if (!e)
         return true;
     e->tenant = xstrdup0(json_str(event, "tenant", NULL));
@@ -150,7 +170,8 @@ static void take_in_flight(struct roll *r, const cJSON *page, const cJSON *s, ui
     CLEANUP(free_ptr)
     char *job = place_text(json_str(page, "jobs_topic", ""), json_int(s, "partition", -1),
                            json_int(s, "offset", -1));
-    struct entry *e = renew(r, id, job, now_ms - MIN(now_ms, (uint64_t)age), false);
+    struct word word = {id, job, now_ms - MIN(now_ms, (uint64_t)age), now_ms, false};
+    struct entry *e = renew(r, &word);
     if (!e)
         return;
     e->tenant = xstrdup0(json_str(s, "tenant", NULL));

@@ -4,6 +4,7 @@
  * so none of them comes amid a drawing, and none is missed between looking and waiting. */
 #include "worker/ctl/screen.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ static struct {
     sigset_t mask; /* as it was */
     bool keys;     /* stdin is a terminal, too */
 } was;
+static int lost; /* errno of the first write that failed: there is no terminal any more; or 0 */
 static volatile sig_atomic_t over, stopped;
 
 static void on_signal(int number)
@@ -42,6 +44,8 @@ static void put(const char *bytes, size_t len)
 {
     while (len > 0) {
         ssize_t n = write(STDOUT_FILENO, bytes, len);
+        if (n < 0 && errno != EAGAIN && !lost) /* EAGAIN: the next drawing will do */
+            lost = errno;
         if (n <= 0)
             return;
         bytes += n;
@@ -89,12 +93,14 @@ void screen_begin(void)
     enter();
 }
 
-void screen_end(void)
+int screen_end(void)
 {
+    int error = lost;
     leave();
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         sigaction(signals[i], &was.actions[i], NULL);
     sigprocmask(SIG_SETMASK, &was.mask, NULL);
+    return error;
 }
 
 /* ---- drawing ---- */
@@ -173,6 +179,8 @@ static bool key_ends(void)
 
 bool screen_wait(unsigned ms)
 {
+    if (lost)
+        return false;
     struct pollfd p = {.fd = was.keys ? STDIN_FILENO : -1, .events = POLLIN};
     struct timespec limit = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * (long)NS_PER_MS};
     int n = ppoll(&p, 1, &limit, &was.mask);

@@ -10,7 +10,7 @@
 
 bool screen_possible(void); /* is stdout a terminal that can do it? */
 void screen_begin(void);
-void screen_end(void);
+MUST_USE int screen_end(void); /* 0, or the errno of what could not be shown */
 
 /* Lines that fit. */
 size_t screen_height(void);
@@ -19,7 +19,8 @@ size_t screen_height(void);
  * else is safe text. */
 void screen_draw(const struct buf *text);
 
-/* False: it is to end. True after ms, or earlier when it has to be drawn anew. */
+/* False: it is to end, or nothing can be shown any more. True after ms, or earlier when it has to
+ * be drawn anew. */
 MUST_USE bool screen_wait(unsigned ms);
 
 /* One line without its end, appended: no more than `width` characters, colours not counted. */

@@ -12,8 +12,6 @@
 #include "worker/ctl/scan.h"
 #include "worker/ctl/text.h"
 
-#define OUTPUT_MAX (256u * 1024 * 1024)
-
 struct sessions_args {
     struct common common;
     const char *state, *tenant, *since;
@@ -64,20 +62,15 @@ static void say_object(void *arg, const struct buf *json)
 static void show(struct listing *l, const struct roll_wish *wish, const struct view *view)
 {
     struct table table;
-    struct buf out;
     if (view->json) {
         roll_json(&l->roll, wish, say_object, NULL);
         return;
     }
     table_init(&table, roll_heads, ROLL_COLUMNS);
     roll_table(&l->roll, wish, &table);
-    buf_init(&out, OUTPUT_MAX);
-    table_print(&table, view->colour, 0, &out);
-    if (table_rows(&table))
-        say_text(&out);
-    else
+    say_table(&table, view->colour);
+    if (!table_rows(&table))
         complain("no sessions%s", wish->state || wish->tenant ? " of that kind" : "");
-    buf_done(&out);
     table_done(&table);
 }
 

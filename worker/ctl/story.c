@@ -169,15 +169,34 @@ static int scene_order(const void *a, const void *b)
     return (int)x->kind - (int)y->kind;
 }
 
-static int chapter_order(const void *a, const void *b)
+/* Is x of a jobs topic that was there before the one that y is of, though its offset is larger?
+ * Then its record is gone, and it went on before y began. */
+static bool is_of_former_topic(const struct chapter *x, const struct chapter *y)
 {
-    const struct chapter *x = a, *y = b;
+    return !x->what && is_long_after(y->time_ms, x->time_ms);
+}
+
+static bool is_before(const struct chapter *x, const struct chapter *y)
+{
     struct place p, q;
     if (place_read(x->job, &p) && place_read(y->job, &q) && place_is_beside(&p, &q))
-        return p.offset < q.offset ? -1 : p.offset > q.offset;
+        return p.offset < q.offset ? !is_of_former_topic(y, x) : is_of_former_topic(x, y);
     if (x->time_ms != y->time_ms)
-        return x->time_ms < y->time_ms ? -1 : 1;
-    return strcmp(x->job, y->job);
+        return x->time_ms < y->time_ms;
+    return strcmp(x->job, y->job) < 0;
+}
+
+/* By insertion: they come nearly in order, and is_before() is no order that qsort could stand, as
+ * some are compared by place and some by time. */
+static void sort_chapters(struct story *s)
+{
+    for (size_t i = 1; i < s->n; i++) {
+        struct chapter c = s->chapters[i];
+        size_t at = i;
+        for (; at > 0 && is_before(&c, &s->chapters[at - 1]); at--)
+            s->chapters[at] = s->chapters[at - 1];
+        s->chapters[at] = c;
+    }
 }
 
 void story_sort(struct story *s)
@@ -185,8 +204,7 @@ void story_sort(struct story *s)
     for (size_t i = 0; i < s->n; i++)
         if (s->chapters[i].n)
             qsort(s->chapters[i].scenes, s->chapters[i].n, sizeof(struct scene), scene_order);
-    if (s->n)
-        qsort(s->chapters, s->n, sizeof *s->chapters, chapter_order);
+    sort_chapters(s);
 }
 
 /* ---- what it comes to ---- */

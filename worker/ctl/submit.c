@@ -3,9 +3,9 @@
  * Each line is checked as a worker would check it. A wrong one is told with its number and left out
  * (--force: sent all the same, to see what workers make of it); the others go on: jobs are
  * idempotent by session, so a mended file can simply be submitted again. Lines go out as they come,
- * so that a pipe that never ends works. */
+ * and what becomes of them is told while none comes, so that a pipe that never ends works. */
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,8 +14,10 @@
 #include "worker/ctl/ctl.h"
 #include "worker/ctl/dispatch.h"
 #include "worker/ctl/job.h"
+#include "worker/ctl/lines.h"
 
 #define LINE_MAX_BYTES 1000000 /* about what a topic takes by default */
+#define SERVE_MS 20            /* a line that comes meanwhile waits as long */
 
 struct submit_args {
     struct sending sending;
@@ -40,16 +42,6 @@ struct submission {
     bool hinted;
     int64_t timeout; /* the longest of the jobs sent, seconds */
 };
-
-/* The next line without its end; false: there is none. */
-static bool next_line(FILE *f, struct buf *line)
-{
-    int c;
-    buf_clear(line);
-    while ((c = getc_unlocked(f)) != EOF && c != '\n')
-        buf_addc(line, (char)c);
-    return c != EOF || line->len > 0;
-}
 
 static bool is_blank(const struct buf *line)
 {
@@ -108,34 +100,42 @@ static enum ctl_exit take_line(struct submission *s, const struct buf *line)
     return code;
 }
 
-static enum ctl_exit take_all(struct submission *s, FILE *f)
+/* While no line comes: reports of delivery, and with --wait results. */
+static void serve(void *arg)
 {
+    struct submission *s = arg;
+    dispatch_until(&s->dispatch, now_ms() + SERVE_MS);
+}
+
+static enum ctl_exit take_all(struct submission *s, int fd)
+{
+    struct lines lines = {.fd = fd, .idle = s->args->dry_run ? NULL : serve, .arg = s};
     struct buf line;
     enum ctl_exit code = CTL_OK;
     buf_init(&line, LINE_MAX_BYTES);
-    while (!code && next_line(f, &line)) {
+    while (!code && lines_next(&lines, &line)) {
         s->line++;
         code = take_line(s, &line);
         if (!s->args->dry_run)
             sender_poll(&s->dispatch.sender, 0);
     }
-    if (ferror(f)) {
-        complain("%s: %s", s->name, strerror(errno));
+    if (lines.error) {
+        complain("%s: %s", s->name, strerror(lines.error));
         code = CTL_USAGE;
     }
     buf_done(&line);
     return code;
 }
 
-static enum ctl_exit send_file(struct submission *s, FILE *f)
+static enum ctl_exit send_file(struct submission *s, int fd)
 {
-    if (isatty(fileno(f)))
+    if (isatty(fd))
         complain("reading jobs from the terminal, one a line; end with Ctrl-D");
     if (s->args->dry_run)
-        return take_all(s, f);
+        return take_all(s, fd);
     enum ctl_exit code = dispatch_open(&s->dispatch, s->cfg, &s->args->sending);
     if (!code)
-        code = take_all(s, f);
+        code = take_all(s, fd);
     if (!code)
         code = dispatch_finish(&s->dispatch, s->timeout);
     dispatch_close(&s->dispatch);
@@ -148,18 +148,18 @@ static enum ctl_exit run(void *args)
     struct config cfg;
     const char *path = a->sending.common.operands.n ? a->sending.common.operands.items[0] : "-";
     bool is_stdin = strcmp(path, "-") == 0;
-    FILE *f = is_stdin ? stdin : fopen(path, "re");
-    if (!f)
+    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return complain("%s: %s", path, strerror(errno)), CTL_USAGE;
     enum ctl_exit code = CTL_USAGE;
     if (ctl_client_config(&a->sending.common, &cfg)) {
         struct submission s = {.args = a, .cfg = &cfg, .name = is_stdin ? "stdin" : path};
-        code = send_file(&s, f);
+        code = send_file(&s, fd);
         code = !code && s.wrong ? CTL_FAILED : code;
         config_done(&cfg);
     }
     if (!is_stdin)
-        fclose(f);
+        close(fd);
     return code;
 }
 

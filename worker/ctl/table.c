@@ -1,7 +1,11 @@
 /* table: see the header.
  *
  * Cells are made safe when they are added, so that their width is that of what is shown. Colours
- * stand beside the text and are written only when it is printed: they take no room. */
+ * stand beside the text and are written only when it is printed: they take no room.
+ *
+ * Cells are kept as long as there is memory: whoever adds rows has read them and bounds them. What
+ * is printed holds blanks and colours, too, and can be a multiple of that; so it is never held as a
+ * whole, but handed on in pieces. Invariant: no cell is ever cut for want of room. */
 #include "worker/ctl/table.h"
 
 #include <stdlib.h>
@@ -10,7 +14,7 @@
 #include "common/xalloc.h"
 #include "worker/ctl/text.h"
 
-#define TABLE_MAX (64u * 1024 * 1024)
+#define PIECE 65536 /* about as much is handed on at once */
 #define GAP 2
 #define CELL_MAX 100 /* characters of a foreign text: none may push the others away */
 #define LAST_CELL_MAX 500
@@ -23,7 +27,7 @@ struct cell {
 void table_init(struct table *t, const char *const *heads, size_t columns)
 {
     *t = (struct table){.heads = heads, .columns = columns};
-    buf_init(&t->text, TABLE_MAX);
+    buf_init(&t->text, SIZE_MAX / 4);
 }
 
 void table_done(struct table *t)
@@ -162,17 +166,42 @@ static void print_head(struct printing *p)
     trim(p->out);
 }
 
+static void print_row(struct printing *p, size_t row)
+{
+    const struct table *t = p->table;
+    for (size_t i = 0; i < t->columns; i++) {
+        const struct cell *c = &t->cells[row * t->columns + i];
+        add_cell(p, i, buf_text(&t->text) + c->at, c);
+    }
+    trim(p->out);
+}
+
 void table_print(const struct table *t, bool colour, size_t max_rows, struct buf *out)
 {
     struct printing p = {t, find_widths(t), colour, out};
     size_t rows = max_rows ? MIN(max_rows, table_rows(t)) : table_rows(t);
     print_head(&p);
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t i = 0; i < t->columns; i++) {
-            const struct cell *c = &t->cells[r * t->columns + i];
-            add_cell(&p, i, buf_text(&t->text) + c->at, c);
+    for (size_t r = 0; r < rows; r++)
+        print_row(&p, r);
+    free(p.widths);
+}
+
+void table_each(const struct table *t, bool colour,
+                void (*each)(void *arg, const struct buf *piece), void *arg)
+{
+    struct buf piece;
+    struct printing p = {t, find_widths(t), colour, &piece};
+    buf_init(&piece, SIZE_MAX / 4);
+    print_head(&p);
+    for (size_t r = 0; r < table_rows(t); r++) {
+        print_row(&p, r);
+        if (piece.len >= PIECE) {
+            each(arg, &piece);
+            buf_clear(&piece);
         }
-        trim(out);
     }
+    if (piece.len)
+        each(arg, &piece);
+    buf_done(&piece);
     free(p.widths);
 }

@@ -1,4 +1,4 @@
-/* A table of text: columns as wide as their widest cell. Pure.
+/* A table of text: columns as wide as their widest cell, rows as many as there are. Pure.
  *
  * A head that begins with '>' is a column of numbers, flush right. The last column is not padded.
  */
@@ -26,8 +26,13 @@ void table_age(struct table *, uint64_t ms);
 void table_seconds(struct table *, uint64_t ms);
 void table_paint(struct table *, const char *paint); /* the cell that was added last */
 
-/* Appends head and rows, a newline behind each; no more than max_rows (0: all) of them. */
+/* Appends head and rows, a newline behind each; no more than max_rows (0: all) of them. For tables
+ * that out has room for. */
 void table_print(const struct table *, bool colour, size_t max_rows, struct buf *out);
+
+/* The same of a table of any size: all its lines, handed over in pieces of whole lines. */
+void table_each(const struct table *, bool colour, void (*each)(void *arg, const struct buf *piece),
+                void *arg);
 size_t table_rows(const struct table *);
 
 #endif

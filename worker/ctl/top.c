@@ -4,6 +4,7 @@
  * with -n, it prints what it sees and ends. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "worker/ctl/board.h"
@@ -92,7 +93,8 @@ static void print_times(struct top *t, int64_t times)
     }
 }
 
-static void follow(struct top *t)
+/* False: the terminal has gone. */
+static bool follow(struct top *t)
 {
     screen_begin();
     do {
@@ -101,7 +103,10 @@ static void follow(struct top *t)
             break;
         look_again(t);
     } while (true);
-    screen_end();
+    int error = screen_end();
+    if (error)
+        complain("standard output: %s", strerror(error));
+    return !error;
 }
 
 static enum ctl_exit watch(const struct top_args *a, const struct texts *admins)
@@ -111,7 +116,7 @@ static enum ctl_exit watch(const struct top_args *a, const struct texts *admins)
     look_again(&t);
     bool ok = somebody_answers(&t);
     if (ok && on_screen)
-        follow(&t);
+        ok = follow(&t);
     else if (ok)
         print_times(&t, MAX(a->times, 1));
     look_done(&t.now);

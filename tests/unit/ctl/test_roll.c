@@ -181,6 +181,58 @@ static void what_workers_have_in_hand(void **state)
     page("[]");
 }
 
+/* Offsets begin anew with the topic: old ones are the larger. */
+static void a_jobs_topic_that_was_made_anew(void **state)
+{
+    (void)state;
+    event("j/0/500", 3600, "{'type':'session-deleted','session_id':'S1'}");
+    event("j/0/3", 30, "{'type':'session-ready','session_id':'S1'}");
+    event("j/0/3", 30, "{'type':'session-ready','session_id':'S2'}"); /* read the other way round */
+    event("j/0/500", 3600, "{'type':'session-deleted','session_id':'S2'}");
+    event("j/0/7", 3600, "{'type':'session-failed','session_id':'S3'}"); /* the very same place */
+    event("j/0/7", 20, "{'type':'session-stopped','session_id':'S3'}");
+    event("j/0/7", 3600, "{'type':'session-failed','session_id':'S3'}");
+    expect_lines(&all, "S3 stopped 20s - - -\n"
+                       "S1 ready 30s - - -\n"
+                       "S2 ready 30s - - -\n");
+}
+
+static void what_is_in_hand_in_a_topic_made_anew(void **state)
+{
+    (void)state;
+    event("j/0/500", 3600, "{'type':'session-deleted','session_id':'S1'}");
+    page(PAGE); /* 0/4, for 3 s */
+    expect_lines(&all, "S1 in-progress 3s - b1 probe: the server does not answer yet\n");
+    event("j/0/500", 3600, "{'type':'session-deleted','session_id':'S1'}");
+    expect_lines(&all, "S1 in-progress 3s - b1 probe: the server does not answer yet\n");
+}
+
+/* That it is old proves nothing: it may have waited behind another job of its session. */
+static void what_is_in_hand_for_long(void **state)
+{
+    (void)state;
+    static const char old[] =
+        "{'instance':'w1','jobs_topic':'j','sessions':[{'session_id':'S1','job_id':'x',"
+        "'partition':0,'offset':4,'step':'find','age_ms':600000,'attempt':1}]}";
+    event("j/0/3", 200, "{'type':'session-stopped','session_id':'S1'}");
+    page(old);
+    expect_lines(&all, "S1 in-progress 10m - - find\n");
+    event("j/0/3", 200, "{'type':'session-stopped','session_id':'S1'}");
+    expect_lines(&all, "S1 in-progress 10m - - find\n");
+    event("j/0/5", 100, "{'type':'session-deleted','session_id':'S1'}");
+    page(old); /* of a worker that was cut off, while another one went on */
+    expect_lines(&all, "S1 deleted 100s - - -\n");
+}
+
+static void a_record_without_a_time_goes_by_its_job(void **state)
+{
+    (void)state;
+    event("j/0/3", 10, "{'type':'session-ready','session_id':'S1'}");
+    event("j/0/4", NOW / 1000, "{'type':'session-deleted','session_id':'S1'}");
+    event("j/0/3", 10, "{'type':'session-ready','session_id':'S1'}");
+    expect_lines(&all, "S1 deleted - - - -\n");
+}
+
 static char objects[3][1000];
 static size_t n_objects;
 
@@ -220,9 +272,16 @@ static void as_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_state_in_a_line),           TEST(filters_and_limit),
-        TEST(the_last_job_has_the_last_word), TEST(a_result_ends_the_progress_of_its_job),
-        TEST(what_workers_have_in_hand),      TEST(as_json),
+        TEST(each_state_in_a_line),
+        TEST(filters_and_limit),
+        TEST(the_last_job_has_the_last_word),
+        TEST(a_result_ends_the_progress_of_its_job),
+        TEST(what_workers_have_in_hand),
+        TEST(a_jobs_topic_that_was_made_anew),
+        TEST(what_is_in_hand_in_a_topic_made_anew),
+        TEST(what_is_in_hand_for_long),
+        TEST(a_record_without_a_time_goes_by_its_job),
+        TEST(as_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -188,6 +188,44 @@ static void jobs_stand_in_their_order(void **state)
                 "               +   1.0 s  DELETED   sandbox b1, was started\n");
 }
 
+/* In the order in which they are told. */
+static void expect_jobs(const char *const places[], size_t n)
+{
+    story_sort(&story);
+    assert_int_equal(story.n, n);
+    for (size_t i = 0; i < n; i++)
+        assert_string_equal(story.chapters[i].job, places[i]);
+}
+
+#define DELETED "{'type':'session-deleted','session_id':'S1','sandbox':{'id':'b1'}}"
+
+/* Offsets begin anew with the topic: old ones are the larger, and their records are gone. */
+static void jobs_of_a_topic_before_this_one(void **state)
+{
+    (void)state;
+    static const char *const places[] = {"session-jobs/3/499", "session-jobs/3/500",
+                                         "session-jobs/3/2", "session-jobs/3/4"};
+    job(4, 3600000, START);
+    event("session-jobs/3/500", 2000, DELETED);
+    event("session-jobs/3/499", 1000, READY);
+    event("session-jobs/3/2", 3500000, DELETED);
+    event("session-jobs/3/4", 3606000, READY);
+    expect_jobs(places, ARRAY_LEN(places));
+    assert_string_equal(story_state(&story), "ready");
+}
+
+/* A job whose record was passed over, by --since, may end long after the next one was sent. */
+static void jobs_that_waited_keep_their_order(void **state)
+{
+    (void)state;
+    static const char *const places[] = {"session-jobs/3/3", "session-jobs/3/4",
+                                         "session-jobs/3/5"};
+    job(4, 1000, START);
+    event("session-jobs/3/3", 600000, READY);
+    event("session-jobs/3/5", 700000, DELETED);
+    expect_jobs(places, ARRAY_LEN(places));
+}
+
 static void a_job_without_a_result(void **state)
 {
     (void)state;
@@ -289,6 +327,8 @@ int main(void)
         TEST(a_failed_one_says_why_and_what_to_do),
         TEST(what_to_raise_when_time_was_over),
         TEST(jobs_stand_in_their_order),
+        TEST(jobs_of_a_topic_before_this_one),
+        TEST(jobs_that_waited_keep_their_order),
         TEST(a_job_without_a_result),
         TEST(what_is_no_job_and_its_dead_letter),
         TEST(env_and_keys_are_never_told),

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "common/wire.h"
+#include "common/xalloc.h"
 #include "worker/ctl/advice.h"
 #include "worker/ctl/place.h"
 #include "worker/ctl/screen.h"
@@ -176,6 +177,67 @@ static void a_huge_cell_is_cut(void **state)
     table_done(&t);
 }
 
+#define ROWS 70u
+#define LAST 1000000u
+
+static struct {
+    size_t pieces, lines, bytes, shortest;
+    bool whole; /* every piece ends with a line */
+} printed;
+
+static void count(void *arg, const struct buf *piece)
+{
+    assert_null(arg);
+    const char *text = buf_text(piece);
+    assert_int_equal(strlen(text), piece->len);
+    printed.whole &= text[piece->len - 1] == '\n';
+    printed.pieces++;
+    printed.bytes += piece->len;
+    for (size_t n; *text; text += n + 1) {
+        n = strcspn(text, "\n");
+        if (printed.lines++ > 0) /* the head is one of its own */
+            printed.shortest = MIN(printed.shortest, n);
+    }
+}
+
+/* 70 MB of it: no row is lost, and nothing of its cells. */
+static void a_table_has_all_its_rows(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {"A", "B"};
+    char *last = xmalloc(LAST + 1);
+    struct table t;
+    memset(last, 'y', LAST);
+    last[LAST] = '\0';
+    table_init(&t, heads, 2);
+    for (size_t i = 0; i < ROWS; i++) {
+        table_text(&t, "x");
+        table_add(&t, "%s", last);
+    }
+    printed.whole = true;
+    printed.shortest = SIZE_MAX;
+    table_each(&t, false, count, NULL);
+    assert_true(printed.whole);
+    assert_true(printed.pieces > 10);
+    assert_int_equal(printed.lines, ROWS + 1);
+    assert_int_equal(printed.shortest, 1 + 2 + LAST);
+    table_done(&t);
+    free(last);
+}
+
+static void a_table_without_rows_is_its_head(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {"A", "B"};
+    struct table t;
+    table_init(&t, heads, 2);
+    memset(&printed, 0, sizeof printed);
+    table_each(&t, false, count, NULL);
+    assert_int_equal(printed.pieces, 1);
+    assert_int_equal(printed.bytes, strlen("A  B\n"));
+    table_done(&t);
+}
+
 /* ---- screen ---- */
 
 static void a_line_is_cut_to_the_screen(void **state)
@@ -276,6 +338,8 @@ int main(void)
         TEST(columns_are_as_wide_as_they_need),
         TEST(colours_take_no_room),
         TEST(a_huge_cell_is_cut),
+        TEST(a_table_has_all_its_rows),
+        TEST(a_table_without_rows_is_its_head),
         TEST(a_line_is_cut_to_the_screen),
         TEST(where_a_record_stands),
         TEST(the_job_of_an_event),
