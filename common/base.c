@@ -64,6 +64,16 @@ size_t utf8_char(const char *text, size_t len)
     return forms[f].n;
 }
 
+void make_harmless(char *text, size_t len)
+{
+    for (size_t i = 0, n; i < len; i += MAX(n, 1)) {
+        const unsigned char *c = (const unsigned char *)text + i;
+        n = utf8_char(text + i, len - i);
+        if (n == 0 || c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0))
+            memset(text + i, '?', MAX(n, 1));
+    }
+}
+
 /* Days from 1970-01-01 to the given civil date. Source: the well-known era arithmetic (400-year
  * eras of 146 097 days, the year beginning in March). */
 static int64_t days_from_civil(int64_t y, unsigned m, unsigned d)

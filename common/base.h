@@ -35,6 +35,10 @@ MUST_USE bool parse_i64(const char *text, size_t len, int64_t min, int64_t max, 
  * forms and surrogates are none). */
 size_t utf8_char(const char *text, size_t len);
 
+/* Makes text[0..len) a single line that steers no terminal: '?' for each control character and for
+ * what is no UTF-8. */
+void make_harmless(char *text, size_t len);
+
 /* RFC 3339 (2026-11-24T08:10:38.123Z, offsets allowed) to milliseconds since 1970. Strict. */
 MUST_USE bool parse_time_ms(const char *text, uint64_t *out);
 

@@ -4,9 +4,11 @@
  * between them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/config_table.h"
@@ -15,29 +17,61 @@
 
 #define SECRET_MAX 65536 /* bytes of a secret's file */
 #define SESSION_SECRET_MIN 16
+#define SILENCE_MS 5000 /* for a FIFO's writer to come; one that is there has … */
+#define SILENCES 12     /* … as many of these */
 
-/* The file's text without the newline at its end, or NULL after an error line. */
+/* Has no writer of the FIFO come yet? (Linux hangs up only on who has seen one.) */
+static bool is_unwritten(int fd)
+{
+    struct stat st;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && poll(&p, 1, 0) == 0;
+}
+
+/* Reads to the end, but at most size bytes, into text: NULL and *len, or why it cannot be read. fd
+ * does not block. */
+static const char *read_all(int fd, char *text, size_t size, size_t *len)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int silences = 0;
+    for (*len = 0; *len < size && silences < SILENCES;) {
+        ssize_t n = read(fd, text + *len, size - *len);
+        if (n > 0) {
+            *len += (size_t)n;
+            continue;
+        }
+        if (n == 0 && (*len > 0 || !is_unwritten(fd)))
+            return NULL;
+        if (n == 0 && silences > 0)
+            return "it is a pipe that nobody writes to";
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return strerror(errno);
+        silences += poll(&p, 1, SILENCE_MS) == 0;
+    }
+    return *len < size ? "whoever writes to it does not finish" : NULL;
+}
+
+/* The file's text without the newline at its end, or NULL after an error line. It may be a FIFO,
+ * as the shell's <(…) is one. */
 static char *read_secret(struct loader *l, const char *path, const char *file, size_t least)
 {
     char text[SECRET_MAX + 1];
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
-    int error = errno;
+    size_t n = 0;
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *fault = fd >= 0 ? read_all(fd, text, sizeof text, &n) : strerror(errno);
     if (fd >= 0)
         close(fd);
-    if (n < 0) {
-        config_error(l, file, path, "cannot be read: %s", strerror(error));
-        return NULL;
-    }
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
         n--;
     char *secret = NULL;
-    if (n > SECRET_MAX || memchr(text, '\0', (size_t)n))
+    if (fault)
+        config_error(l, file, path, "cannot be read: %s", fault);
+    else if (n > SECRET_MAX || memchr(text, '\0', n))
         config_error(l, file, path, "must be a text of at most %d bytes", SECRET_MAX);
-    else if ((size_t)n < least)
-        config_error(l, file, path, "must hold at least %zu bytes (holds %zd)", least, n);
+    else if (n < least)
+        config_error(l, file, path, "must hold at least %zu bytes (holds %zu)", least, n);
     else
-        secret = xmemdup0(text, (size_t)n);
+        secret = xmemdup0(text, n);
     explicit_bzero(text, sizeof text);
     return secret;
 }

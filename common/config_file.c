@@ -4,8 +4,9 @@
  * strings and opens any path that @include names. So the text is read here, bounded, and libconfig
  * gets a copy of it that it cannot misread: outside of strings and comments a number that is no
  * plain decimal one that fits an int, nor a plain fraction, becomes a marked string, which no key
- * takes and whose key then says what is allowed; '@' and the rest of its line are left out. What
- * follows a digit up to the next delimiter belongs to the number. So a number read is the number
+ * takes and whose key then says what is allowed; '@' and the rest of its line are left out; a NUL
+ * in a string, which libconfig drops, becomes another control character, which no key takes either.
+ * What follows a digit up to the next delimiter belongs to the number. So what is read is what is
  * written, and no mistake hides another. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,8 +61,14 @@ static void skip(struct scan *c, size_t n)
 static void skip_string(struct scan *c)
 {
     skip(c, 1);
-    while (*c->p && *c->p != '"')
-        skip(c, *c->p == '\\' ? 2 : 1);
+    while (*c->p && *c->p != '"') {
+        if (strncasecmp(c->p, "\\x00", 4) == 0) {
+            buf_adds(&c->copy, "\\x7f");
+            c->p += 4;
+        } else {
+            skip(c, *c->p == '\\' ? 2 : 1);
+        }
+    }
     skip(c, 1);
 }
 

@@ -11,17 +11,6 @@
 #include "common/secret.h"
 #include "common/xalloc.h"
 
-/* A line each, and none steers a terminal: '?' for control characters and what is no UTF-8. */
-static void make_harmless(char *text, size_t len)
-{
-    for (size_t i = 0, n; i < len; i += MAX(n, 1)) {
-        const unsigned char *c = (const unsigned char *)text + i;
-        n = utf8_char(text + i, len - i);
-        if (n == 0 || c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0))
-            memset(text + i, '?', MAX(n, 1));
-    }
-}
-
 void config_error(struct loader *l, const char *origin, const char *path, const char *fmt, ...)
 {
     va_list ap;

@@ -21,6 +21,12 @@ static const char *check_given(const char *text)
     return *text ? NULL : "must not be empty";
 }
 
+/* librdkafka skips empty ones among them. */
+static const char *check_brokers(const char *text)
+{
+    return text[strspn(text, ", \t\r\n")] ? NULL : "must hold at least one host:port";
+}
+
 static const char *check_name(const char *text)
 {
     size_t n = strlen(text);
@@ -129,7 +135,7 @@ const struct key config_keys[] = {
      .help = "Name of this fleet of workers, part of every sandbox's name and labels; \"\" = "
              "kafka.group."},
 
-    {TEXT(config, kafka.brokers, "localhost:9092"), .check = check_given,
+    {TEXT(config, kafka.brokers, "localhost:9092"), .check = check_brokers,
      .help = "Brokers to begin with, host:port, separated by commas."},
     {TEXT(config, kafka.group, "session-worker"), .check = check_given,
      .help = "Consumer group: the workers of one group share the jobs."},

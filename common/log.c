@@ -7,13 +7,23 @@
  * (suppressed=N on the site's next line, and a metric), so a loop of errors costs neither the disk
  * nor the first error.
  *
- * Invariant: the lock is held while a line is made; nothing called under it logs. */
+ * Nobody has to read: a pipe, socket or terminal is asked for room before each piece, and gets no
+ * more at once than it has then. (Non-blocking writes would need O_NONBLOCK, which every process
+ * with this stderr shares.) The first line that does not get through waits PATIENCE_MS; from then
+ * on lines are counted instead of waiting, until there is room for one that says how many are lost.
+ *
+ * Invariants: the lock is held while a line is made and written, thus for a bounded time; nothing
+ * called under it logs. While lost > 0 no line is written before the one that reports it, and none
+ * is glued to a torn one. */
 #include "common/log.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +35,8 @@
 #define TEXT_MAX 4096    /* bytes of one text before quoting */
 #define LINE_LIMIT 65536 /* bytes; beyond it only the message is written */
 #define SITE_PER_SECOND 50
+#define PATIENCE_MS 100 /* for the first line that finds no room */
+#define TTY_PIECE 128   /* bytes; a terminal that has any room has this much */
 
 static _Atomic int least = LOG_LEVEL_INFO;
 static _Atomic int line_format = LOG_LOGFMT;
@@ -34,6 +46,8 @@ static struct buf clean = {.max = TEXT_MAX};
 static void (*sink)(void *, const char *, size_t);
 static void *sink_arg;
 static uint64_t (*clock_ns)(void);
+static uint64_t lost; /* lines since stderr stopped taking them */
+static bool torn;     /* the last thing on stderr is the beginning of one of these */
 
 void log_setup(enum log_level level, enum log_format format)
 {
@@ -151,25 +165,84 @@ static void add_head(enum log_level level, uint64_t now, const char *msg)
     add_text("msg", msg, true);
 }
 
-static void write_line(void)
+/* ---- the way out ---- */
+
+static uint64_t monotonic_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
+}
+
+/* Waits until then at most; a stderr that is broken counts as one with room: write() says so. */
+static bool has_room(uint64_t until_ms)
+{
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    for (;;) {
+        uint64_t now = monotonic_ms();
+        int n = poll(&p, 1, now < until_ms ? (int)(until_ms - now) : 0);
+        if (n >= 0 || errno != EINTR)
+            return n != 0;
+    }
+}
+
+/* What may be written at once when there is room at all. A file gets lines whole. */
+static size_t piece_size(void)
+{
+    struct stat st;
+    if (fstat(STDERR_FILENO, &st) != 0 || S_ISREG(st.st_mode))
+        return SIZE_MAX;
+    return S_ISCHR(st.st_mode) ? TTY_PIECE : PIPE_BUF;
+}
+
+/* False: not all of it got through. */
+static bool deliver(const char *text, size_t len, unsigned patience_ms)
+{
+    uint64_t until_ms = monotonic_ms() + patience_ms;
+    size_t piece = piece_size(), done = 0;
+    while (done < len && has_room(until_ms)) {
+        ssize_t n = write(STDERR_FILENO, text + done, MIN(piece, len - done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+    if (done > 0)
+        torn = done < len;
+    return done == len;
+}
+
+static void end_line(void)
 {
     if (line_format == LOG_JSON)
         buf_addc(&line, '}');
+}
+
+static void report_lost(uint64_t now)
+{
+    if (!has_room(0) || (torn && !deliver("\n", 1, 0)))
+        return;
+    add_head(LOG_LEVEL_WARN, now, "log lines lost: stderr did not take them");
+    add_field(&L_UINT("lines", lost));
+    end_line();
+    buf_addc(&line, '\n');
+    if (deliver(buf_text(&line), line.len, 0))
+        lost = 0;
+}
+
+static void write_line(void)
+{
+    end_line();
     if (sink) {
         sink(sink_arg, buf_text(&line), line.len);
         return;
     }
     buf_addc(&line, '\n');
-    const char *p = buf_text(&line);
-    for (size_t left = line.len; left > 0;) {
-        ssize_t n = write(STDERR_FILENO, p, left);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return; /* nobody reads: the program goes on */
-        p += n;
-        left -= (size_t)n;
-    }
+    if (lost == 0 && deliver(buf_text(&line), line.len, PATIENCE_MS))
+        return;
+    lost++;
+    metric_add(M_LOG_LOST, 1);
 }
 
 void log_emit(struct log_site *site, enum log_level level, const struct log_scope *scope,
@@ -178,6 +251,8 @@ void log_emit(struct log_site *site, enum log_level level, const struct log_scop
     pthread_mutex_lock(&lock);
     uint64_t now = now_ns();
     if (site_allows(site, now)) {
+        if (lost > 0 && !sink)
+            report_lost(now);
         add_head(level, now, msg);
         for (size_t i = 0; scope && i < scope->n; i++)
             add_field(&scope->fields[i]);

@@ -1,5 +1,6 @@
 /* Logging: one event a line on stderr, logfmt or JSON, control bytes escaped, rate-limited per call
- * site, run through the redactor.
+ * site, run through the redactor. A stderr that nobody reads costs lines, which are counted, and
+ * at most a moment: it never holds up the program.
  *
  *   log_info(&s->log, "sandbox created", L_STR("sandbox", id), L_UINT("attempt", n));
  *

@@ -140,6 +140,8 @@ static const struct info table[N_METRICS] = {
         "HTTP requests under way.", NULL},
     [M_LOG_SUPPRESSED] = {COUNTER, "log_suppressed_total", NONE, NONE,
         "Log lines held back by the rate limit.", NULL},
+    [M_LOG_LOST] = {COUNTER, "log_lost_total", NONE, NONE,
+        "Log lines that stderr did not take in time.", NULL},
     [M_DRAINING] = {GAUGE, "draining", NONE, NONE,
         "1 while the worker finishes and takes no more jobs.", NULL},
 };

@@ -39,6 +39,7 @@ enum metric {
     M_LOOP_LAG_SECONDS,   /* histogram */
     M_HTTP_IN_FLIGHT,     /* gauge */
     M_LOG_SUPPRESSED,     /* counter */
+    M_LOG_LOST,           /* counter: stderr did not take them */
     M_DRAINING,           /* gauge */
     N_METRICS
 };

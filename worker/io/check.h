@@ -4,7 +4,8 @@
 
 #include "common/config.h"
 
-/* A line on stdout, of the shape and in the words of sessionctl check; ok as it came. */
+/* A line on stdout, of the shape and in the words of sessionctl check, whatever bytes detail
+ * holds; ok as it came. */
 bool check_line(bool ok, const char *what, const char *detail);
 
 /* Prints one line per thing looked at. True when all is well. At most about 20 s. */

@@ -93,6 +93,14 @@ static void test_utf8(void **state)
         assert_int_equal(utf8_char(cases[i].text, cases[i].len), cases[i].n);
 }
 
+static void test_make_harmless(void **state)
+{
+    (void)state;
+    char text[] = "a\x1b[31m\a\nok\t\x7f \xc2\x9b\xc2\xa0\xff \xc3\xa4\xe2\x82\xac\xe2\x82";
+    make_harmless(text, sizeof text - 1);
+    assert_string_equal(text, "a?[31m??ok?? ??\xc2\xa0? \xc3\xa4\xe2\x82\xac??");
+}
+
 static void test_times(void **state)
 {
     (void)state;
@@ -326,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_parse_i64),
         cmocka_unit_test(test_parse_i64_limits),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_make_harmless),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_broken_times),
         cmocka_unit_test(test_times_round),

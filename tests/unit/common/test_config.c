@@ -1,4 +1,5 @@
 /* config: sources and their order, every mistake at once with its place, secrets, and the text. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -396,6 +398,35 @@ static void test_numbers_that_wrap(void **state)
     assert_true(load_text("log = { level = \"info\"; }; /* @ 4294967297 \"*/ # @ 4294967297\n"));
 }
 
+/* libconfig would drop it: "a" NUL "b" became ab. */
+static void test_a_nul_in_a_string(void **state)
+{
+    (void)state;
+    check_mistake("\nkafka = { brokers = \"a\\x00b:1\"; };",
+                  "worker.cfg:2: kafka.brokers must have no control characters (is a?b:1)\n");
+    check_mistake("kafka = { brokers = \"a\"\n\"\\X00b:1\"; };",
+                  "worker.cfg:1: kafka.brokers must have no control characters (is a?b:1)\n");
+    check_mistake("log = { level = \"info\\x00\"; };",
+                  "worker.cfg:1: log.level must be one of debug, info, warn, error (is info?)\n");
+    check_mistake("kafka = {\n properties = [ \"a=b\\x00c\" ]; };",
+                  "worker.cfg:2: kafka.properties must have no control characters\n");
+    check_mistake("providers = ( { api_key_file = \"key\\x00\"; } );",
+                  "worker.cfg:1: providers[0].api_key_file must have no control characters (is "
+                  "key?)\n");
+    assert_true(load_text("kafka = { group = \"a\\\\x00b\\x41\"; }; fleet = \"f\"; # \"\\x00\"\n"));
+    assert_string_equal(cfg.kafka.group, "a\\x00bA");
+}
+
+static void test_brokers_without_a_host(void **state)
+{
+    (void)state;
+    check_mistake("kafka = { brokers = \"\"; };",
+                  "worker.cfg:1: kafka.brokers must hold at least one host:port (is empty)\n");
+    check_mistake("kafka = { brokers = \" , ,\"; };",
+                  "worker.cfg:1: kafka.brokers must hold at least one host:port (is  , ,)\n");
+    assert_true(load_text("kafka = { brokers = \", a:1\"; };"));
+}
+
 static void test_files_that_are_refused(void **state)
 {
     (void)state;
@@ -545,6 +576,90 @@ static void test_secrets(void **state)
     unlink("key");
     unlink("password");
     unlink("two");
+}
+
+/* Another process writes these pieces into fd, or into a FIFO by this name, with pauses. */
+static pid_t write_slowly(int fd, const char *name, const char *const *pieces)
+{
+    pid_t writer = fork();
+    if (writer != 0)
+        return writer;
+    if (name)
+        fd = open(name, O_WRONLY);
+    for (; *pieces; pieces++) {
+        usleep(200000);
+        if (write(fd, *pieces, strlen(*pieces)) < 0)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+static void test_a_secret_in_pieces(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"abc!", "def", "-ghi\n", NULL}, *const none[] = {NULL};
+    static const char *const env[] = {"DAYTONA_API_KEY_FILE=fifo", NULL};
+    assert_int_equal(mkfifo("fifo", 0600), 0);
+    pid_t writer = write_slowly(-1, "fifo", pieces);
+    assert_true(load(env, NULL, 0));
+    assert_string_equal(cfg.providers[0].api_key, "abc!def-ghi");
+    waitpid(writer, NULL, 0);
+    config_done(&cfg);
+    writer = write_slowly(-1, "fifo", none);
+    assert_false(load(env, NULL, 0));
+    assert_string_equal(
+        buf_text(&errors),
+        "fifo: providers.daytona.api_key_file must hold at least 1 bytes (holds 0)\n");
+    waitpid(writer, NULL, 0);
+    unlink("fifo");
+}
+
+/* <(…) of a shell. */
+static void test_a_secret_from_a_pipe(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"abc!", "def", "-ghi\n", NULL}, *const none[] = {NULL};
+    for (int i = 0; i < 2; i++) {
+        int ends[2];
+        char name[64];
+        assert_int_equal(pipe(ends), 0);
+        snprintf(name, sizeof name, "DAYTONA_API_KEY_FILE=/dev/fd/%d", ends[0]);
+        const char *const env[] = {name, NULL};
+        pid_t writer = write_slowly(ends[1], NULL, i ? none : pieces);
+        close(ends[1]);
+        assert_int_equal(load(env, NULL, 0), i == 0);
+        if (i == 0)
+            assert_string_equal(cfg.providers[0].api_key, "abc!def-ghi");
+        waitpid(writer, NULL, 0);
+        close(ends[0]);
+        config_done(&cfg);
+    }
+    assert_non_null(strstr(buf_text(&errors), " must hold at least 1 bytes (holds 0)\n"));
+}
+
+static void test_secrets_that_are_none(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *env[2], *error;
+    } cases[] = {
+        {{"DAYTONA_API_KEY_FILE=fifo"},
+         "fifo: providers.daytona.api_key_file cannot be read: it is a pipe that nobody writes "
+         "to\n"},
+        {{"DAYTONA_API_KEY_FILE=/"},
+         "/: providers.daytona.api_key_file cannot be read: Is a directory\n"},
+        {{"DAYTONA_API_KEY_FILE=/dev/zero"},
+         "/dev/zero: providers.daytona.api_key_file must be a text of at most 65536 bytes\n"},
+    };
+    assert_int_equal(mkfifo("fifo", 0600), 0);
+    alarm(60); /* what hangs ends the program */
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        buf_clear(&errors);
+        assert_false(load(cases[i].env, NULL, 0));
+        assert_string_equal(buf_text(&errors), cases[i].error);
+    }
+    alarm(0);
+    unlink("fifo");
 }
 
 /* The stronger source wins whether it gives the secret or the file. */
@@ -725,10 +840,15 @@ int main(void)
         TEST(test_names_of_providers),
         TEST(test_urls),
         TEST(test_numbers_that_wrap),
+        TEST(test_a_nul_in_a_string),
+        TEST(test_brokers_without_a_host),
         TEST(test_files_that_are_refused),
         TEST(test_order),
         TEST(test_origins),
         TEST(test_secrets),
+        TEST(test_a_secret_in_pieces),
+        TEST(test_a_secret_from_a_pipe),
+        TEST(test_secrets_that_are_none),
         TEST(test_secret_order),
         TEST(test_secret_and_file),
         TEST(test_client_needs_no_key),

@@ -1,10 +1,15 @@
 /* log: one line an event in both formats, nothing forged, nothing secret, nothing without end. */
+#include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -201,14 +206,211 @@ static void test_stderr(void **state)
     close(old);
 }
 
+/* ---- a stderr that nobody reads ---- */
+
+static int kept; /* the true stderr */
+
+static void redirect(int fd)
+{
+    kept = dup(STDERR_FILENO);
+    assert_int_equal(dup2(fd, STDERR_FILENO), STDERR_FILENO);
+    log_capture(NULL, NULL);
+}
+
+static void restore(void)
+{
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+}
+
+/* Everything that waits in fd. */
+static const char *drain(int fd)
+{
+    static char text[4096];
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    buf_clear(&seen);
+    while (poll(&p, 1, 200) == 1 && p.revents & POLLIN) {
+        ssize_t n = read(fd, text, sizeof text);
+        if (n <= 0)
+            break;
+        buf_add(&seen, text, (size_t)n);
+    }
+    return buf_text(&seen);
+}
+
+static uint64_t real_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
+}
+
+static void say(const char *text)
+{
+    now += NS_PER_S; /* no limit of the site */
+    log_info(NULL, "line", L_STR("text", text));
+}
+
+static unsigned count(const char *text, const char *word)
+{
+    unsigned n = 0;
+    for (; (text = strstr(text, word)); text++)
+        n++;
+    return n;
+}
+
+/* Lines of a kilobyte into what holds far less than 600 of them, with nobody at the other end; then
+ * all that got through and the loss are read there. A line that waited would take a minute. */
+static void fill_and_drain(int ours, int theirs, const char *end)
+{
+    char text[1001];
+    memset(text, 'x', 1000);
+    text[1000] = '\0';
+    alarm(60); /* what hangs ends the program */
+    redirect(theirs);
+    uint64_t began = real_ms();
+    for (int i = 0; i < 600; i++)
+        say(text);
+    uint64_t took = real_ms() - began;
+    drain(ours);
+    unsigned through = count(buf_text(&seen), end);
+    double lost = metric_value(M_LOG_LOST, 0);
+    struct buf first = seen;
+    buf_init(&seen, 1000000);
+    say("again");
+    say("and again");
+    drain(ours);
+    restore();
+    alarm(0);
+    assert_in_range(took, 90, 10000);
+    assert_true(through > 0 && through + (unsigned)lost == 600);
+    assert_true(metric_value(M_LOG_LOST, 0) == lost);
+    bool torn = strcmp(buf_text(&first) + first.len - strlen(end), end) != 0;
+    CLEANUP(buf_done) struct buf wanted;
+    buf_init(&wanted, 1000);
+    buf_addf(
+        &wanted,
+        "%sts=2026-11-24T08:20:39.123Z level=warn msg=\"log lines lost: stderr did not take them\" "
+        "lines=%.0f%sts=2026-11-24T08:20:39.123Z level=info msg=\"line\" text=again%s"
+        "ts=2026-11-24T08:20:40.123Z level=info msg=\"line\" text=\"and again\"%s",
+        torn ? end : "", lost, end, end, end);
+    assert_string_equal(buf_text(&seen), buf_text(&wanted));
+    buf_done(&first);
+}
+
+static void test_a_pipe_that_nobody_reads(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    fill_and_drain(ends[0], ends[1], "\n");
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void test_a_socket_that_nobody_reads(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    fill_and_drain(ends[0], ends[1], "\n");
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void test_a_terminal_that_nobody_reads(void **state)
+{
+    (void)state;
+    int ours = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(ours >= 0 && grantpt(ours) == 0 && unlockpt(ours) == 0);
+    int theirs = open(ptsname(ours), O_RDWR | O_NOCTTY);
+    assert_true(theirs >= 0);
+    fill_and_drain(ours, theirs, "\r\n");
+    close(ours);
+    close(theirs);
+}
+
+/* Longer than a page: its beginning stands in the pipe when there is no more room. */
+static void test_a_torn_line_is_ended(void **state)
+{
+    (void)state;
+    int ends[2];
+    char text[4001];
+    memset(text, '\x01', 4000); /* six bytes each */
+    text[4000] = '\0';
+    assert_int_equal(pipe(ends), 0);
+    fcntl(ends[1], F_SETPIPE_SZ, 8192);
+    redirect(ends[1]);
+    log_setup(LOG_LEVEL_INFO, LOG_JSON);
+    say(text);
+    say("lost");
+    drain(ends[0]);
+    assert_int_equal(seen.len, 8192);
+    say("again");
+    drain(ends[0]);
+    restore();
+    assert_string_equal(
+        buf_text(&seen),
+        "\n{\"ts\":\"2026-11-24T08:10:41.123Z\",\"level\":\"warn\",\"msg\":\"log lines "
+        "lost: stderr did not take them\",\"lines\":2}\n{\"ts\":\"2026-11-24T08:10:41.123Z\","
+        "\"level\":\"info\",\"msg\":\"line\",\"text\":\"again\"}\n");
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* A file takes a line of any length in one piece; a broken one loses lines as well. */
+static void test_files(void **state)
+{
+    (void)state;
+    char text[4001], name[] = "/tmp/test-log-XXXXXX";
+    memset(text, '\x01', 4000);
+    text[4000] = '\0';
+    int fd = mkstemp(name);
+    redirect(fd);
+    say(text);
+    restore();
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_size > 24000);
+    assert_true(metric_value(M_LOG_LOST, 0) == 0);
+    unlink(name);
+    close(fd);
+    fd = open("/dev/full", O_WRONLY);
+    redirect(fd);
+    say("lost");
+    say("lost");
+    assert_true(metric_value(M_LOG_LOST, 0) == 2);
+    close(fd);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    say("again");
+    restore();
+    assert_non_null(strstr(drain(ends[0]), "lines=2\n"));
+    assert_non_null(strstr(buf_text(&seen), "text=again\n"));
+    close(ends[0]);
+    close(ends[1]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_logfmt),  TEST(test_json),   TEST(test_levels),
-        TEST(test_secrets), TEST(test_rate),   TEST(test_clock_steps_back),
-        TEST(test_large),   TEST(test_stderr), TEST(test_no_forgery),
+        TEST(test_logfmt),
+        TEST(test_json),
+        TEST(test_levels),
+        TEST(test_secrets),
+        TEST(test_rate),
+        TEST(test_clock_steps_back),
+        TEST(test_large),
+        TEST(test_stderr),
+        TEST(test_no_forgery),
+        TEST(test_a_pipe_that_nobody_reads),
+        TEST(test_a_socket_that_nobody_reads),
+        TEST(test_a_terminal_that_nobody_reads),
+        TEST(test_a_torn_line_is_ended),
+        TEST(test_files),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
