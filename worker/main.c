@@ -18,6 +18,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/stdfds.h"
 #include "common/version.h"
 #include "common/xalloc.h"
 #include "worker/io/admin.h"
@@ -169,18 +170,34 @@ struct life { /* what signals and the service manager are about */
     struct notify *notify;
 };
 
+static volatile sig_atomic_t asked_to_end;
+
 static void on_signal(void *arg, int signo)
 {
-    static bool again;
     const struct life *life = arg;
     (void)signo;
-    if (again) {
+    if (asked_to_end) {
         log_warn(NULL, "ended by a second signal: the jobs in hand are left to the next owner");
         _exit(EXIT_BAD);
     }
-    again = true;
+    asked_to_end = 1;
     host_drain(life->host);
     notify_stopping(life->notify);
+}
+
+static void on_late_signal(int signo)
+{
+    (void)signo;
+    if (asked_to_end)
+        _exit(EXIT_BAD);
+    asked_to_end = 1;
+}
+
+/* The loop has ended and hears no more signals, but the rest may take seconds. */
+static void hear_late_signals(void)
+{
+    const struct sigaction action = {.sa_handler = on_late_signal, .sa_flags = SA_RESTART};
+    ASSERT(sigaction(SIGTERM, &action, NULL) == 0 && sigaction(SIGINT, &action, NULL) == 0);
 }
 
 static bool look(void *arg, struct buf *status)
@@ -201,6 +218,7 @@ static int run(const struct config *cfg)
     loop_signal(loop, SIGINT, on_signal, &life);
     if (host_new(loop, cfg, &life.host) == 0)
         code = host_run(life.host);
+    hear_late_signals();
     notify_free(life.notify);
     host_free(life.host);
     loop_free(loop);
@@ -280,6 +298,7 @@ int main(int argc, char **argv)
 {
     struct arguments a = {0};
     int code = EXIT_USAGE;
+    stdfds_open();
     harden();
     if (parse_arguments(argc, argv, &a)) {
         code = EXIT_FINE;
@@ -294,5 +313,7 @@ int main(int argc, char **argv)
         code = written(code);
     }
     free(a.sets);
+    if (kafka_left_behind())
+        _exit(code); /* stdout is flushed */
     return code;
 }

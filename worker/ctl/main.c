@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/stdfds.h"
 #include "common/version.h"
 #include "common/xalloc.h"
 #include "worker/ctl/ctl.h"
@@ -138,6 +139,7 @@ static int run(int argc, char *const *argv)
 
 int main(int argc, char **argv)
 {
+    stdfds_open();
     cJSON_InitHooks(&(cJSON_Hooks){xmalloc, free});
     int code = run(argc, argv), fault = output_fault();
     if (fault && fault != EPIPE) /* who reads no further wants no more */

@@ -21,6 +21,7 @@
 #include "worker/core/core.h"
 #include "worker/io/admin.h"
 #include "worker/io/consumer.h"
+#include "worker/io/files.h"
 #include "worker/io/http.h"
 #include "worker/io/instance.h"
 #include "worker/io/kafka.h"
@@ -43,7 +44,7 @@ struct host {
     struct admin *admin;
     struct timer *tick, *heartbeat;
     struct outbox out;
-    uint64_t alive_ns, late_ns; /* last turn; how late a turn counts as frozen */
+    uint64_t alive_ns, late_ns; /* last turn, by loop_boot_ns; how late a turn counts as frozen */
     uint64_t beat_ns;           /* when the next heartbeat is due */
     bool stepping;
     int exit_code;
@@ -80,9 +81,11 @@ static void carry_out(struct host *h, struct effect *e)
     }
 }
 
-/* True when this turn is late by more than a member of the group may be silent. */
-static bool thawed(struct host *h, uint64_t now)
+/* True when this turn is late by more than a member of the group may be silent: by the clock that
+ * goes on while the machine sleeps, as the group's does. */
+static bool thawed(struct host *h)
 {
+    uint64_t now = loop_boot_ns();
     bool frozen = h->alive_ns && now - h->alive_ns > h->late_ns;
     uint64_t gap_ms = (now - h->alive_ns) / NS_PER_MS;
     h->alive_ns = now;
@@ -95,9 +98,9 @@ static bool thawed(struct host *h, uint64_t now)
     return true;
 }
 
-static void thaw(struct host *h, uint64_t now)
+static void thaw(struct host *h)
 {
-    if (thawed(h, now))
+    if (thawed(h))
         consumer_serve(h->consumer);
 }
 
@@ -120,7 +123,7 @@ static void step(struct host *h, struct input *in)
 static void on_tick(void *arg)
 {
     struct host *h = arg;
-    thaw(h, loop_now_ns());
+    thaw(h);
     step(h, &(struct input){.kind = IN_TICK});
 }
 
@@ -128,7 +131,7 @@ static void on_heartbeat(void *arg)
 {
     struct host *h = arg;
     uint64_t now = loop_now_ns();
-    thaw(h, now);
+    thaw(h);
     metric_observe(M_LOOP_LAG_SECONDS, 0, (double)(now - MIN(now, h->beat_ns)) / 1e9);
     metric_set(M_HTTP_IN_FLIGHT, (double)http_in_flight(h->http));
     struct core_status status;
@@ -141,7 +144,7 @@ static void on_heartbeat(void *arg)
 static void on_reply(void *arg, uint64_t id, const struct reply *reply)
 {
     struct host *h = arg;
-    thaw(h, loop_now_ns());
+    thaw(h);
     struct input in = {.kind = IN_REPLY, .reply = {.call = id, .reply = reply}};
     step(h, &in);
 }
@@ -151,7 +154,7 @@ static void on_record(void *arg, const struct record *r)
     struct host *h = arg;
     struct refusal why = {0};
     unsigned unknown = 0;
-    (void)thawed(h, loop_now_ns()); /* Kafka is speaking already */
+    (void)thawed(h); /* Kafka is speaking already */
     struct input in = {.kind = IN_JOB, .job = {.record = r}};
     if (core_may_parse(h->core, r->partition, r->offset)) {
         in.job.job = job_parse(r, h->config, &why, &unknown);
@@ -188,7 +191,7 @@ static void on_lost(void *arg, const int32_t *partitions, size_t n)
 
 static void on_outcome(void *arg, uint64_t batch, bool committed)
 {
-    thaw(arg, loop_now_ns());
+    thaw(arg);
     struct input in = {.kind = committed ? IN_COMMITTED : IN_COMMIT_FAILED,
                        .commit = {.batch = batch}};
     step(arg, &in);
@@ -301,16 +304,36 @@ static bool any_plain_http(const struct config *cfg)
     return false;
 }
 
-static void make_http(struct host *h)
+/* How many calls may be out at once: as many as the jobs may need, and the open files allow. */
+static unsigned calls_at_once(const struct config *cfg)
+{
+    unsigned wanted = (unsigned)cfg->jobs.max_in_flight * CALLS_PER_JOB + 64;
+    uint64_t limit = files_limit();
+    unsigned calls = files_for_calls(limit, wanted);
+    if (calls == 0)
+        log_error(NULL, "too few open files are allowed: raise LimitNOFILE (ulimit -n)",
+                  L_UINT("limit", limit), L_UINT("least", FILES_LEAST));
+    else if (calls < wanted)
+        log_warn(NULL,
+                 "few open files are allowed, so calls will wait for each other: raise "
+                 "LimitNOFILE (ulimit -n) or lower jobs.max_in_flight",
+                 L_UINT("limit", limit), L_UINT("calls_at_once", calls),
+                 L_UINT("wanted", files_needed(wanted)));
+    return calls;
+}
+
+static int make_http(struct host *h)
 {
     struct http_options o = {.allow_http = any_plain_http(h->config),
                              .user_agent = "session-worker/" VERSION,
                              .connect_to = h->config->http.connect_to,
                              .n_connect_to = h->config->http.n_connect_to,
-                             .max_in_flight =
-                                 (unsigned)h->config->jobs.max_in_flight * CALLS_PER_JOB + 64,
+                             .max_in_flight = calls_at_once(h->config),
                              .max_connects = CONNECTS_PER_TURN};
+    if (o.max_in_flight == 0)
+        return -EMFILE;
     h->http = http_new(h->loop, &o, on_reply, h);
+    return 0;
 }
 
 static void make_core(struct host *h)
@@ -356,12 +379,13 @@ int host_new(struct loop *loop, const struct config *cfg, struct host **out)
     h->instance.slot = -1;
     int r = instance_take(cfg, &h->instance);
     if (r == 0)
-        r = open_admin(h); /* a port in use is found before anything is joined */
+        r = make_http(h); /* too few files, or a port in use, are found before anything is joined */
+    if (r == 0)
+        r = open_admin(h);
     if (r < 0)
         return r;
     make_providers(h);
     make_core(h);
-    make_http(h);
     h->tick = timer_new(loop, on_tick, h);
     h->heartbeat = timer_new(loop, on_heartbeat, h);
     return make_kafka(h);

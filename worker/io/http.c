@@ -17,13 +17,14 @@
  * it for seconds. */
 #include "worker/io/http.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "common/log.h"
 #include "common/xalloc.h"
 #include "worker/io/connect_to.h"
+#include "worker/io/files.h"
 #include "worker/io/shard.h"
 #include "worker/io/transfer.h"
 
@@ -366,14 +367,12 @@ static X509_STORE *trusted(struct transfer *t)
     return h->trusted;
 }
 
-/* One for each transfer and half as many for sandboxes that will be asked again, as far as three
- * quarters of our file descriptors go. */
+/* One for each transfer and half as many for sandboxes that will be asked again, as far as our file
+ * descriptors go. Not 0, which libcurl takes for "as you like". */
 static long idle_per_shard(size_t n_shards)
 {
-    struct rlimit files;
-    ASSERT(getrlimit(RLIMIT_NOFILE, &files) == 0);
-    size_t share = (size_t)files.rlim_cur / 4 * 3 / n_shards;
-    return (long)MAX(MIN(share, SHARD_TRANSFERS * 3 / 2), 8);
+    size_t share = files_for_calls(files_limit(), UINT_MAX) / n_shards;
+    return (long)MAX(MIN(share, SHARD_TRANSFERS * 3 / 2), 1);
 }
 
 struct http *http_new(struct loop *l, const struct http_options *o, http_reply_fn *fn, void *arg)

@@ -8,6 +8,7 @@
 #include "worker/io/kafka.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,7 @@ static const struct {
     {"auto.offset.reset", "without a committed offset the topic is read from its beginning"},
     {"isolation.level", "only committed jobs are read"},
     {"enable.partition.eof", "the end of a partition is not a job"},
+    {"message.max.bytes", "the results topic's max.message.bytes is the limit"},
     {"log.queue", "log lines go to the worker's log"},
     {"log.connection.close", "a connection that breaks in a transaction must be noticed"},
 };
@@ -368,6 +370,13 @@ static bool wait_for_end(struct ending *e)
     return over;
 }
 
+static atomic_bool left_behind;
+
+bool kafka_left_behind(void)
+{
+    return left_behind;
+}
+
 void kafka_destroy(rd_kafka_t *rk)
 {
     pthread_t thread;
@@ -378,15 +387,14 @@ void kafka_destroy(rd_kafka_t *rk)
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->ended, NULL);
     ASSERT(pthread_create(&thread, NULL, end_handle, e) == 0);
-    bool over = wait_for_end(e);
-    if (!over)
-        log_warn(NULL, "a Kafka handle does not end and is left behind");
-    if (over)
+    if (wait_for_end(e)) {
         pthread_join(thread, NULL);
-    else
-        pthread_detach(thread);
-    if (over)
         ending_free(e);
+        return;
+    }
+    log_warn(NULL, "a Kafka handle does not end and is left behind");
+    left_behind = true;
+    pthread_detach(thread);
 }
 
 /* ---- errors ---- */

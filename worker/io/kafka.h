@@ -34,6 +34,10 @@ rd_kafka_t *kafka_new(enum kafka_role, rd_kafka_conf_t *conf);
  * end of the process. A consumer does not leave its group by this. NULL allowed. */
 void kafka_destroy(rd_kafka_t *);
 
+/* True when such a one was left: its threads go on, so the process must end by _exit(2), which
+ * takes nothing away from under them. */
+bool kafka_left_behind(void);
+
 /* The numeric property of a handle; otherwise when it has none. */
 int64_t kafka_number(const rd_kafka_t *, const char *name, int64_t otherwise);
 

@@ -131,6 +131,11 @@ uint64_t loop_now_ns(void)
     return clock_ns(CLOCK_MONOTONIC);
 }
 
+uint64_t loop_boot_ns(void)
+{
+    return clock_ns(CLOCK_BOOTTIME);
+}
+
 uint64_t loop_wall_ms(void)
 {
     return clock_ns(CLOCK_REALTIME) / NS_PER_MS;

@@ -16,6 +16,7 @@ void loop_stop(struct loop *);
 struct event_base *loop_base(struct loop *); /* for evhttp */
 
 uint64_t loop_now_ns(void);  /* CLOCK_MONOTONIC, read anew */
+uint64_t loop_boot_ns(void); /* CLOCK_BOOTTIME: goes on while the machine sleeps */
 uint64_t loop_wall_ms(void); /* CLOCK_REALTIME */
 
 /* One-shot timers; fn runs in the loop. Arming again moves it. */

@@ -16,6 +16,7 @@
 #include "worker/io/transfer.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
@@ -79,25 +80,57 @@ static int before_send(void *arg, char *ip, char *local_ip, int port, int local_
     return CURL_PREREQFUNC_OK;
 }
 
-static bool address_allowed(const struct transfer *t, const struct sockaddr *addr)
+struct bad_v4 {
+    uint32_t net, mask;
+    bool loopback; /* allowed where plain http is: one machine, for trying it out */
+};
+
+static const struct bad_v4 *find_bad_v4(uint32_t ip)
+{
+    static const struct bad_v4 table[] = {
+        {0x7f000000, 0xff000000, true},  /* 127.0.0.0/8 */
+        {0x00000000, 0xff000000, true},  /* 0.0.0.0/8 */
+        {0xa9fe0000, 0xffff0000, false}, /* 169.254.0.0/16: link-local, and most clouds' metadata */
+        {0x646464c8, 0xffffffff, false}, /* 100.100.100.200: Alibaba's metadata */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        if ((ip & table[i].mask) == table[i].net)
+            return &table[i];
+    return NULL;
+}
+
+/* An IPv4 address in an IPv6 one: ::ffff:0:0/96, or 64:ff9b::/96, which NAT64 translates. */
+static bool holds_v4(const struct in6_addr *ip)
+{
+    static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b};
+    return IN6_IS_ADDR_V4MAPPED(ip) || memcmp(ip, nat64, sizeof nat64) == 0;
+}
+
+static bool v4_allowed(const struct transfer *t, uint32_t ip)
+{
+    const struct bad_v4 *bad = find_bad_v4(ip);
+    return !bad || (bad->loopback && t->setup->allow_http);
+}
+
+static bool v6_allowed(const struct transfer *t, const struct in6_addr *ip)
 {
     static const struct in6_addr metadata = {
         {{0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, 0x54}}}; /* fd00:ec2::254, AWS's */
-    bool loopback = false, link_local = false;
-    if (addr->sa_family == AF_INET) {
-        uint32_t ip = ntohl(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr);
-        loopback = ip >> 24 == 127 || ip >> 24 == 0;
-        link_local = ip >> 16 == 0xa9fe; /* 169.254.0.0/16 */
-    } else if (addr->sa_family == AF_INET6) {
-        const struct in6_addr *ip = &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr;
-        uint32_t v4 = ntohl(ip->s6_addr32[3]);
-        bool mapped = IN6_IS_ADDR_V4MAPPED(ip);
-        loopback = IN6_IS_ADDR_LOOPBACK(ip) || IN6_IS_ADDR_UNSPECIFIED(ip) ||
-                   (mapped && (v4 >> 24 == 127 || v4 >> 24 == 0));
-        link_local = IN6_IS_ADDR_LINKLOCAL(ip) || (mapped && v4 >> 16 == 0xa9fe) ||
-                     IN6_ARE_ADDR_EQUAL(ip, &metadata);
-    }
-    return !link_local && (!loopback || t->setup->allow_http);
+    if (holds_v4(ip))
+        return v4_allowed(t, ntohl(ip->s6_addr32[3]));
+    if (IN6_IS_ADDR_LOOPBACK(ip) || IN6_IS_ADDR_UNSPECIFIED(ip))
+        return t->setup->allow_http;
+    return !IN6_IS_ADDR_LINKLOCAL(ip) && !IN6_ARE_ADDR_EQUAL(ip, &metadata);
+}
+
+static bool address_allowed(const struct transfer *t, const struct sockaddr *addr)
+{
+    if (addr->sa_family == AF_INET)
+        return v4_allowed(t,
+                          ntohl(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr));
+    if (addr->sa_family == AF_INET6)
+        return v6_allowed(t, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr);
+    return true;
 }
 
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
@@ -109,7 +142,10 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
         t->bad_address = true;
         return CURL_SOCKET_BAD;
     }
-    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    if (fd < 0)
+        t->socket_errno = errno;
+    return fd;
 }
 
 static CURLcode use_trusted(CURL *easy, void *ssl_ctx, void *arg)
@@ -413,6 +449,31 @@ bool transfer_was_sent(const struct transfer *t)
     return curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &bytes) == CURLE_OK && bytes > 0;
 }
 
+/* What our own machine would not give to connect; NULL: it is not to blame. Of the rest of a
+ * transfer the errno may be an old one. */
+static const char *own_shortage(const struct transfer *t, CURLcode code)
+{
+    static const struct {
+        int number;
+        const char *text;
+    } shortages[] = {
+        {EMFILE, "the worker has no file descriptor left: raise LimitNOFILE (ulimit -n)"},
+        {ENFILE, "the worker's machine has no file descriptor left (fs.file-max)"},
+        {ENOMEM, "the worker's machine has no memory left for a connection"},
+        {ENOBUFS, "the worker's machine has no memory left for a connection"},
+        {EADDRNOTAVAIL, "the worker's machine has no local port or address left to connect from"},
+    };
+    long number = t->socket_errno;
+    if (code != CURLE_COULDNT_CONNECT)
+        return NULL;
+    if (!number)
+        curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &number);
+    for (size_t i = 0; i < ARRAY_LEN(shortages); i++)
+        if (shortages[i].number == number)
+            return shortages[i].text;
+    return NULL;
+}
+
 void transfer_judge(struct transfer *t, CURLcode code)
 {
     if (code == CURLE_OK || code == CURLE_COULDNT_RESOLVE_HOST)
@@ -420,7 +481,9 @@ void transfer_judge(struct transfer *t, CURLcode code)
     give_up_resolving(t);
     if (code == CURLE_OK)
         return;
-    t->fault_text = t->error[0] ? t->error : curl_easy_strerror(code);
+    t->fault_text = own_shortage(t, code);
+    if (!t->fault_text)
+        t->fault_text = t->error[0] ? t->error : curl_easy_strerror(code);
     if (t->too_large) {
         t->fault = FAULT_TOO_LARGE;
     } else if (t->bad_address) {
@@ -468,6 +531,7 @@ void transfer_clear(struct transfer *t)
     t->fault = FAULT_NONE;
     t->fault_text = NULL;
     t->too_large = t->bad_address = false;
+    t->socket_errno = 0;
     t->status = 0;
     t->header_bytes = 0;
     t->sends = 0;

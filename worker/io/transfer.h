@@ -61,6 +61,7 @@ struct transfer {
     enum fault fault;
     const char *fault_text; /* NULL: see error */
     bool too_large, bad_address;
+    int socket_errno; /* why there was no socket; 0: there was */
     int status;
     size_t header_bytes;
     struct buf kept; /* "name" NUL "value" NUL of the headers that are kept */

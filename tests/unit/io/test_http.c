@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -707,6 +708,25 @@ static void test_nobody_listens(void **state)
     assert_int_equal(await(1)->fault, FAULT_CONNECT);
 }
 
+static void test_no_descriptor_left_says_so(void **state)
+{
+    (void)state;
+    struct rlimit files, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    send_call(1, call_to("GET", "/echo"));
+    assert_int_equal(await(1)->status, 200); /* what is made once is there now */
+    struct call c = call_to("GET", "/echo");
+    free(c.url);
+    c.url = xstrdup("http://127.0.0.1:1/echo"); /* no connection of before will do */
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = files.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    send_call(2, c);
+    const struct answer_seen *a = await(1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    assert_int_equal(a->fault, FAULT_CONNECT);
+    assert_non_null(strstr(a->text, "no file descriptor left"));
+}
+
 static void test_half_an_answer_and_none(void **state)
 {
     (void)state;
@@ -960,6 +980,7 @@ int main(void)
         T(test_deadline_after_sending),
         T(test_waiting_for_room_runs_against_the_deadline),
         T(test_nobody_listens),
+        T(test_no_descriptor_left_says_so),
         T(test_half_an_answer_and_none),
         T(test_dead_kept_alive_connection_repeats_what_may_be_repeated),
         T(test_dead_kept_alive_connection_repeats_nothing_else),

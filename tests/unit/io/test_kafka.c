@@ -66,6 +66,7 @@ static void each_mistake_is_named(void **state)
         {"sasl.password=secret", "sasl.password cannot be set: set kafka.password_file"},
         {"acks=1", "acks cannot be set"},
         {"log.connection.close=false", "log.connection.close cannot be set"},
+        {"message.max.bytes=1100", "message.max.bytes cannot be set: the results topic's"},
         {"bootstrap.servers=x", "bootstrap.servers cannot be set: set kafka.brokers"},
         {"no.such.property=1", "no.such.property"},
         {"session.timeout.ms=soon", "session.timeout.ms"},

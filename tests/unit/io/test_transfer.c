@@ -408,10 +408,16 @@ static void test_addresses_that_nobody_asks(void **state)
     (void)state;
     server_start();
     start_client(true, NULL);
-    ask(1, "http", "[fd00:ec2::254]", true);
-    ask(2, "http", "169.254.169.254", true);
-    run_until(2, 5000);
-    assert_int_equal(n_by_fault[FAULT_REFUSED], 2);
+    static const char *const hosts[] = {
+        "[fd00:ec2::254]",          "169.254.169.254",          "100.100.100.200",
+        "[64:ff9b::a9fe:a9fe]",     "[64:ff9b::6464:64c8]",     "[fe80::1]",
+        "[::ffff:169.254.169.254]", "[::ffff:100.100.100.200]",
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(hosts); i++) {
+        ask(i + 1, "http", hosts[i], true);
+        run_until(i + 1, 5000);
+        assert_int_equal(n_by_fault[FAULT_REFUSED], i + 1);
+    }
 }
 
 int main(void)
