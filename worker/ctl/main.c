@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/stdfds.h"
 #include "common/version.h"
 #include "common/xalloc.h"
 #include "worker/ctl/ctl.h"
+#include "worker/io/kafka.h"
 
 /* clang-format off */
 static const struct verb *const verbs[] = {
@@ -144,5 +146,9 @@ int main(int argc, char **argv)
     int code = run(argc, argv), fault = output_fault();
     if (fault && fault != EPIPE) /* who reads no further wants no more */
         complain("standard output: %s", strerror(fault));
-    return fault && code == CTL_OK ? CTL_FAILED : code;
+    if (fault && code == CTL_OK)
+        code = CTL_FAILED;
+    if (kafka_left_behind())
+        _exit(code); /* stdout is flushed */
+    return code;
 }
