@@ -340,25 +340,36 @@ class Reader:
         self.consumer.close()
 
 
-def committed(address, group, topic, partitions):
-    """[TopicPartition with offset and metadata, end of its log] of partitions 0, 1, …. A broker that
-    cannot say just now is asked again."""
+def patiently(address, group, question):
+    """question(consumer), which is in the group's name but no member. A broker that cannot say just
+    now is asked again."""
     consumer = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": group,
                                          "enable.auto.commit": False, "log_level": 2})
-    wanted = [confluent_kafka.TopicPartition(topic, p) for p in range(partitions)]
     told = []
 
     def asked():
         try:
-            return [(t, consumer.get_watermark_offsets(t, 10)[1]) for t in consumer.committed(wanted, 10)]
+            return question(consumer)
         except confluent_kafka.KafkaException as why:
             told.append(why)
             return None
 
     try:
-        return until(asked, 30, lambda: f"no committed offsets of {group}: {told[-1]}", 0.3)
+        return until(asked, 30, lambda: f"{group} is not told: {told[-1]}", 0.3)
     finally:
         consumer.close()
+
+
+def committed(address, group, topic, partitions):
+    """TopicPartitions 0, 1, … with the group's offset and metadata."""
+    wanted = [confluent_kafka.TopicPartition(topic, p) for p in range(partitions)]
+    return patiently(address, group, lambda consumer: consumer.committed(wanted, 10))
+
+
+def ends(address, group, topic, partitions):
+    """Where the logs of partitions 0, 1, … end."""
+    return patiently(address, group, lambda consumer: [consumer.get_watermark_offsets(
+        confluent_kafka.TopicPartition(topic, p), 10)[1] for p in range(partitions)])
 
 
 def taking(seconds):
@@ -533,8 +544,9 @@ class Case(unittest.TestCase):
 
     def committed(self):
         """partition -> {committed, metadata, end of its log}."""
+        which = self.kafka_address, self.group, self.jobs_topic, self.partitions
         return {t.partition: {"committed": t.offset, "metadata": getattr(t, "metadata", None), "end": end}
-                for t, end in committed(self.kafka_address, self.group, self.jobs_topic, self.partitions)}
+                for t, end in zip(committed(*which), ends(*which))}
 
     def assert_offsets_at_end(self, limit=10):
         def behind():

@@ -192,7 +192,7 @@ class IoCase(unittest.TestCase):
 
     def committed(self, group=None):
         """partition -> offset."""
-        return {t.partition: t.offset for t, _ in harness.committed(
+        return {t.partition: t.offset for t in harness.committed(
             self.address, group or self.group, self.jobs, self.partitions)}
 
     def expect_offsets_at_end(self, limit=20):

@@ -243,7 +243,7 @@ class Secrets(Case):
         self.assertTrue(self.planted.found(json.dumps([e.json for e in events])), "ready events hold keys")
 
     def committed_metadata(self):
-        return [(t.partition, t.offset, str(t)) for t, _ in harness.committed(
+        return [(t.partition, t.offset, str(t)) for t in harness.committed(
             self.kafka_address, self.group, self.jobs_topic, self.partitions)]
 
     @taking(1)
